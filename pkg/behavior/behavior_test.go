@@ -1,0 +1,202 @@
+package behavior
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"testing"
+	"testing/quick"
+	"time"
+)
+
+// random makes profiles out of few names, so that they collide often.
+func random(r *rand.Rand) Profile {
+	p := Profile{Subject: Subject{Workload{"shop", "Deployment", "web"}, "web"}, Labels: []string{"", "app=web"}[r.IntN(2)], Facts: map[Fact]Evidence{}}
+	at := func() time.Time { return time.Unix(int64(1_700_000_000+r.IntN(5)), 0).UTC() }
+	for range r.IntN(8) {
+		f := []Fact{
+			{Kind: Process, Path: fmt.Sprint("/bin/", r.IntN(3)), Parent: fmt.Sprint("/bin/", r.IntN(2))},
+			{Kind: File, Exe: "/a", Path: Escape(string([]byte{'/', byte(r.IntN(256)), '\n'})), Access: Access(1 + r.IntN(7))},
+			{Kind: Network, Direction: Egress, Protocol: "tcp", Port: uint16(r.IntN(3)), Peer: Peer{Kind: PeerOutside, Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(r.IntN(3))})}},
+			{Kind: Syscall, Name: fmt.Sprint("s", r.IntN(4)), Arch: "amd64"},
+			{Kind: Capability, Name: "NET_RAW", Syscall: "socket", Refused: r.IntN(2) == 0},
+		}[r.IntN(5)]
+		p.Add(f, Evidence{First: at(), Last: at(), Pods: map[string]uint64{fmt.Sprint("pod", r.IntN(3)): uint64(r.IntN(9))}})
+	}
+	p.Coverage = Coverage{
+		Pods:     map[string]PodCoverage{fmt.Sprint("pod", r.IntN(3)): {Node: fmt.Sprint("n", r.IntN(2)), Image: "i", From: at(), To: at(), Start: r.IntN(2) == 0}},
+		Replicas: r.IntN(3),
+		Lost:     map[string]uint64{"n: ring full": uint64(r.IntN(3))},
+		Gaps:     []string{fmt.Sprint("gap", r.IntN(2))},
+	}
+	return p
+}
+
+func TestMergeIsCommutativeAssociativeAndIdempotent(t *testing.T) {
+	law := func(seed uint64) bool {
+		r := rand.New(rand.NewPCG(seed, 1))
+		a, b, c := random(r), random(r), random(r)
+		same := func(x, y Profile) bool { return reflect.DeepEqual(x, y) }
+		ab := Merge(a, b)
+		return same(ab, Merge(b, a)) && same(Merge(ab, c), Merge(a, Merge(b, c))) && same(Merge(ab, ab), ab) && same(Merge(ab, b), ab)
+	}
+	if err := quick.Check(law, &quick.Config{MaxCount: 2000}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMergeSharesNoMemory(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	a := random(r)
+	for len(a.Facts) == 0 {
+		a = random(r)
+	}
+	m := Merge(a, a)
+	for f := range m.Facts {
+		m.Facts[f].Pods["other"] = 1
+		if _, ok := a.Facts[f].Pods["other"]; ok {
+			t.Fatal("writing to the merged profile changed its origin")
+		}
+	}
+}
+
+func TestCompareIsATotalOrderOnFacts(t *testing.T) {
+	law := func(seed uint64) bool {
+		r := rand.New(rand.NewPCG(seed, 2))
+		for f := range random(r).Facts {
+			for g := range random(r).Facts {
+				if (Compare(f, g) == 0) != (f == g) || Compare(f, g) != -Compare(g, f) {
+					t.Logf("%+v, %+v", f, g)
+					return false
+				}
+			}
+		}
+		return true
+	}
+	if err := quick.Check(law, &quick.Config{MaxCount: 2000}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Every field of a fact must take part in Compare, or two facts would change
+// places from run to run.
+func TestCompareLooksAtEveryField(t *testing.T) {
+	fields(reflect.TypeFor[Fact](), nil, func(path []int, name string) {
+		var a, b Fact
+		v := reflect.ValueOf(&b).Elem().FieldByIndex(path)
+		switch v.Kind() {
+		case reflect.String:
+			v.SetString("network")
+		case reflect.Uint8, reflect.Uint16:
+			v.SetUint(1)
+		case reflect.Bool:
+			v.SetBool(true)
+		default:
+			v.Set(reflect.ValueOf(netip.IPv6Loopback()))
+		}
+		if Compare(a, b) == 0 {
+			t.Errorf("facts that differ in %s compare as equal", name)
+		}
+	})
+}
+
+func fields(typ reflect.Type, path []int, visit func([]int, string)) {
+	for i := range typ.NumField() {
+		f, p := typ.Field(i), append(append([]int{}, path...), i)
+		if f.Type == reflect.TypeFor[Peer]() {
+			fields(f.Type, p, visit)
+			continue
+		}
+		visit(p, f.Name)
+	}
+}
+
+func TestAProfileSurvivesItsFile(t *testing.T) {
+	law := func(seed uint64) bool {
+		r := rand.New(rand.NewPCG(seed, 3))
+		p := Merge(random(r), random(r))
+		data, err := EncodeFile([]Profile{p})
+		if err != nil {
+			t.Log(err)
+			return false
+		}
+		back, err := DecodeFile(data)
+		if err != nil {
+			t.Logf("%v\n%s", err, data)
+			return false
+		}
+		return len(back) == 1 && reflect.DeepEqual(back[0], p)
+	}
+	if err := quick.Check(law, &quick.Config{MaxCount: 300}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDigestForgetsHowOftenAndRemembersWhat(t *testing.T) {
+	p := Profile{Subject: Subject{Workload{"shop", "Deployment", "web"}, "web"}}
+	p.Add(Fact{Kind: Syscall, Name: "read", Arch: "amd64"}, Evidence{Pods: map[string]uint64{"a": 1}})
+	before := Digest([]Profile{p})
+	p.Add(Fact{Kind: Syscall, Name: "read", Arch: "amd64"}, Evidence{Pods: map[string]uint64{"b": 9}})
+	if got := Digest([]Profile{p}); got != before {
+		t.Errorf("the digest changed with the count: %s, %s", before, got)
+	}
+	p.Add(Fact{Kind: Syscall, Name: "write", Arch: "amd64"}, Evidence{})
+	if got := Digest([]Profile{p}); got == before {
+		t.Error("a new fact left the digest as it was")
+	}
+}
+
+func TestDecodeFileRefuses(t *testing.T) {
+	head := "apiVersion: autopolicy.dev/v1alpha1\nkind: Evidence\nworkload: {namespace: shop, kind: Deployment, name: web}\n"
+	for name, text := range map[string]string{
+		"another version":             "apiVersion: autopolicy.dev/v9\nkind: Evidence\n",
+		"a field nobody knows":        head + "colour: blue\n",
+		"a key given twice":           head + "labels: a=b\nlabels: a=b\n",
+		"a raw control character":     head + "containers:\n- name: web\n  facts:\n  - {\"kind\":\"file\",\"path\":\"/\\u001b[2J\",\"access\":\"r\"}\n",
+		"a fact of an unknown kind":   head + "containers:\n- name: web\n  facts:\n  - {kind: telepathy}\n",
+		"a container named twice":     head + "containers:\n- name: web\n- name: web\n",
+		"labels that are not labels":  head + "labels: nonsense\n",
+		"an access letter of no kind": head + "containers:\n- name: web\n  facts:\n  - {kind: file, path: /a, access: x}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if p, err := DecodeFile([]byte(text)); err == nil {
+				t.Errorf("accepted as %+v", p)
+			}
+		})
+	}
+}
+
+func FuzzEscape(f *testing.F) {
+	for _, s := range []string{"/bin/sh", "a\nb", `a\b`, "\x1b[31m", "\xff\xfe", "\u202e", "snow\u2603", "nbsp\u00a0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		e := Escape(raw)
+		if !IsEscaped(e) {
+			t.Fatalf("Escape(%q) = %q, which is not escaped", raw, e)
+		}
+		if back, err := Unescape(e); err != nil || back != raw {
+			t.Fatalf("Unescape(Escape(%q)) = %q, %v", raw, back, err)
+		}
+	})
+}
+
+func FuzzDecodeFile(f *testing.F) {
+	p := Profile{Subject: Subject{Workload{"shop", "Deployment", "web"}, "web"}}
+	p.Add(Fact{Kind: Process, Path: "/web"}, Evidence{Pods: map[string]uint64{"a": 1}})
+	data, err := EncodeFile([]Profile{p})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		profiles, err := DecodeFile(data)
+		if err != nil || len(profiles) == 0 {
+			return
+		}
+		if _, err := EncodeFile(profiles); err != nil {
+			t.Fatalf("what was decoded cannot be encoded: %v", err)
+		}
+	})
+}

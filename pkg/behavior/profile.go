@@ -1,0 +1,147 @@
+package behavior
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Evidence says how a fact was seen. All of it only grows: merging takes the
+// earliest First, the latest Last and the highest count of each pod.
+type Evidence struct {
+	First time.Time `json:"first"` // UTC, whole seconds
+	Last  time.Time `json:"last"`  // UTC, whole seconds
+	// Pods holds, by pod name, how often the fact was seen there: at least so
+	// often, since counts of one pod that were taken twice are not added up.
+	Pods map[string]uint64 `json:"pods"`
+}
+
+// Count is how often the fact was seen in all pods together, at least.
+func (e Evidence) Count() uint64 {
+	var n uint64
+	for _, c := range e.Pods {
+		n += c
+	}
+	return n
+}
+
+// MergeEvidence joins two pieces of evidence for one fact. It shares no memory
+// with them.
+func MergeEvidence(a, b Evidence) Evidence {
+	m := Evidence{First: earlier(a.First, b.First), Last: later(a.Last, b.Last), Pods: make(map[string]uint64, max(len(a.Pods), len(b.Pods)))}
+	for _, pods := range []map[string]uint64{a.Pods, b.Pods} {
+		for pod, n := range pods {
+			m.Pods[pod] = max(m.Pods[pod], n)
+		}
+	}
+	return m
+}
+
+// Observed is a fact with its evidence.
+type Observed struct {
+	Fact     Fact
+	Evidence Evidence
+}
+
+// Profile is everything that is known of one container of one workload.
+type Profile struct {
+	Subject Subject
+	// Labels are the stable labels by which a policy selects the workload's
+	// pods, in the form of FormatLabels.
+	Labels   string
+	Facts    map[Fact]Evidence
+	Coverage Coverage
+}
+
+// Add merges one fact into the profile, which must not be shared while it is
+// written.
+func (p *Profile) Add(f Fact, e Evidence) {
+	if p.Facts == nil {
+		p.Facts = map[Fact]Evidence{}
+	}
+	old, ok := p.Facts[f]
+	if !ok {
+		old = e
+	}
+	p.Facts[f] = MergeEvidence(old, e)
+}
+
+// Observed lists the facts in the order of Compare.
+func (p Profile) Observed() []Observed {
+	list := make([]Observed, 0, len(p.Facts))
+	for f, e := range p.Facts {
+		list = append(list, Observed{f, e})
+	}
+	slices.SortFunc(list, func(a, b Observed) int { return Compare(a.Fact, b.Fact) })
+	return list
+}
+
+// Count is the number of distinct facts of one kind.
+func (p Profile) Count(k Kind) int {
+	n := 0
+	for f := range p.Facts {
+		if f.Kind == k {
+			n++
+		}
+	}
+	return n
+}
+
+// Merge joins two profiles of one subject. Where they disagree about labels, the
+// greater string is taken, so that order does not matter. The result shares no
+// memory with its arguments.
+func Merge(a, b Profile) Profile {
+	m := Profile{
+		Subject:  a.Subject,
+		Labels:   max(a.Labels, b.Labels),
+		Facts:    make(map[Fact]Evidence, max(len(a.Facts), len(b.Facts))),
+		Coverage: MergeCoverage(a.Coverage, b.Coverage),
+	}
+	for _, p := range []Profile{a, b} {
+		for f, e := range p.Facts {
+			m.Add(f, e)
+		}
+	}
+	return m
+}
+
+// Profiles are profiles by their subject.
+type Profiles map[Subject]Profile
+
+// Add merges p into the profile of its subject.
+func (ps Profiles) Add(p Profile) {
+	if old, ok := ps[p.Subject]; ok {
+		p = Merge(old, p)
+	}
+	ps[p.Subject] = p
+}
+
+// Subjects lists the subjects in the order of CompareSubjects.
+func (ps Profiles) Subjects() []Subject {
+	return slices.SortedFunc(maps.Keys(ps), CompareSubjects)
+}
+
+// MergeProfiles joins two collections, subject by subject.
+func MergeProfiles(a, b Profiles) Profiles {
+	m := make(Profiles, max(len(a), len(b)))
+	for _, ps := range []Profiles{a, b} {
+		for _, p := range ps {
+			m.Add(p)
+		}
+	}
+	return m
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,98 @@
+// Package engine holds what every enforcement engine has in common: the shape of
+// what it renders and of how it judges. The engines themselves are the packages
+// below it; they import this one and never a sibling.
+package engine
+
+import (
+	"errors"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
+)
+
+// ErrNoEvidence is returned by Render for a set that holds no rule the engine
+// could render: no evidence is never a policy.
+var ErrNoEvidence = errors.New("no evidence to render a policy from")
+
+// Engine turns intent into the objects of one enforcement engine, and reads such
+// objects back, whoever wrote them, to judge by them.
+type Engine interface {
+	// Name is the word for the engine in flags, files and tables.
+	Name() string
+	// Render gives the files for one workload, the same bytes for the same set.
+	// It returns ErrNoEvidence rather than an empty policy.
+	Render(policy.Set) (Rendered, error)
+	// Parse reads all objects of a namespace, takes those that are the
+	// engine's own and refuses those of them that the engine would refuse
+	// (InvalidError). Objects of others are passed over.
+	Parse([]Object) (Judge, error)
+}
+
+// Rendered is what an engine made for one workload.
+type Rendered struct {
+	// Base is the file with the engine's Kubernetes objects, the same in every
+	// stage; empty when the engine needs no object in the cluster.
+	Base []byte
+	// Stage holds files that differ by stage and that no kustomization lists,
+	// by stage and file name, such as a seccomp profile.
+	Stage map[policy.Stage]map[string][]byte
+	// Notes are what the engine cannot express.
+	Notes []policy.Note
+}
+
+// Object is one object as a kustomization builds it, or a file beside one.
+type Object struct {
+	APIVersion, Kind, Namespace, Name string
+	JSON                              []byte // the whole object
+	// Workload and File are set for a file of a workload that is not part of
+	// what the kustomization builds: the workload's slug and the file's name.
+	Workload, File string
+}
+
+// Subject is whom a fact is judged for.
+type Subject struct {
+	behavior.Subject
+	Labels map[string]string // of the workload's pods
+}
+
+// Decision is what an engine would do about a fact.
+type Decision int
+
+// Decisions.
+const (
+	// NotMine: no object of this engine governs facts of that kind for that
+	// subject, so the engine would not stand in the way.
+	NotMine Decision = iota
+	Allowed
+	Denied
+	// Unknown: an object governs it, but what it asks of the fact is not known,
+	// such as a label of the peer's namespace.
+	Unknown
+)
+
+// String is the decision in one word or two.
+func (d Decision) String() string {
+	return [...]string{"not governed", "allowed", "denied", "unknown"}[d]
+}
+
+// Verdict is a decision with its reason.
+type Verdict struct {
+	Decision Decision
+	Object   string // kind/name of the object that decided it; empty for NotMine
+	Reason   string // in words, escaped
+}
+
+// Judge decides about facts by the objects that it was made from. It is safe for
+// concurrent use.
+type Judge interface {
+	Judge(Subject, behavior.Fact) Verdict
+}
+
+// InvalidError is an object that the engine would refuse or silently misread.
+type InvalidError struct {
+	Object string // kind/name
+	Reason string
+}
+
+// Error implements error.
+func (e *InvalidError) Error() string { return e.Object + ": " + e.Reason }
