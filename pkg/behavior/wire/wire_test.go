@@ -1,0 +1,171 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior/wire/wirepb"
+)
+
+var at = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func facts() []behavior.Fact {
+	return []behavior.Fact{
+		{Kind: behavior.Process, Path: "/bin/sh", Parent: "/usr/sbin/nginx"},
+		{Kind: behavior.File, Exe: "/bin/sh", Path: behavior.Escape("/tmp/a\nb\x1b[31m\xff\"'"), Access: behavior.Read | behavior.Create},
+		{Kind: behavior.File, Exe: "/runc", Runtime: true, Path: "/" + strings.Repeat("x", 4000), Access: behavior.Write},
+		{Kind: behavior.Network, Exe: "/a", Direction: behavior.Egress, Protocol: "tcp", Port: 443, Peer: behavior.Peer{Address: netip.MustParseAddr("2001:db8::1")}},
+		{Kind: behavior.Network, Exe: "/a", Direction: behavior.Listen, Protocol: "udp", Port: 65535},
+		{Kind: behavior.Capability, Exe: "/a", Name: "NET_RAW", Syscall: "socket", Refused: true},
+		{Kind: behavior.Syscall, Name: "openat", Arch: "amd64"},
+	}
+}
+
+func container() Container {
+	c := Container{Namespace: "shop", Pod: "web-1", UID: "u", Name: "web", ID: strings.Repeat("a", 64), Image: "web:1", From: at, To: at.Add(time.Minute), Start: true, Lost: map[string]uint64{"fact limit": 3}}
+	for i, f := range facts() {
+		c.Facts = append(c.Facts, Observation{Fact: f, Count: uint64(i + 1), First: at, Last: at.Add(time.Second)})
+	}
+	return c
+}
+
+func TestABatchComesBackAsItWasSent(t *testing.T) {
+	status := Status{Version: "1", Epoch: "e", Node: "n", Ready: true, Started: at, Deadline: at, Pods: 1, Containers: 2, Facts: 3, NewFacts: 4, Unattributed: 5, Lost: map[string]uint64{"ring": 1}, Missing: []string{"capabilities"}, Problems: []string{"api away"}}
+	var got []Batch
+	w := NewWriter("e", func(m *wirepb.Batch) error {
+		raw, err := proto.Marshal(m)
+		if err != nil {
+			return err
+		}
+		var back wirepb.Batch
+		if err := proto.Unmarshal(raw, &back); err != nil {
+			return err
+		}
+		b, err := DecodeBatch(&back)
+		got = append(got, b)
+		return err
+	})
+	want := container()
+	for i, o := range want.Facts {
+		if err := w.Add(want, o, uint64(i)+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(9, status); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 || !reflect.DeepEqual(got[0].Containers, []Container{want}) || got[0].Revision != 9 || !reflect.DeepEqual(*got[0].Status, status) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+func TestLargeFactsAreSplitIntoBatchesWithinTheLimit(t *testing.T) {
+	const n = 500
+	c := container()
+	seen, batches, revision := 0, 0, uint64(0)
+	w := NewWriter("e", func(m *wirepb.Batch) error {
+		b, err := DecodeBatch(m)
+		if err != nil {
+			return err
+		}
+		if b.Revision < revision {
+			t.Errorf("revision went back from %d to %d", revision, b.Revision)
+		}
+		revision = b.Revision
+		batches++
+		for _, c := range b.Containers {
+			seen += len(c.Facts)
+		}
+		if uint64(seen) < b.Revision && b.Status == nil {
+			t.Errorf("batch claims revision %d after %d facts", b.Revision, seen)
+		}
+		return nil
+	})
+	for i := range n {
+		long := "/" + strings.Repeat(`\xff`, 4000)
+		f := behavior.Fact{Kind: behavior.File, Exe: long, Path: long + fmt.Sprint(i), Access: behavior.Read}
+		if err := w.Add(c, Observation{Fact: f, Count: 1, First: at, Last: at}, uint64(i)+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(n, Status{}); err != nil {
+		t.Fatal(err)
+	}
+	if seen != n || batches < 10 {
+		t.Errorf("%d facts in %d batches, want %d in many", seen, batches, n)
+	}
+}
+
+func TestWhatNoCollectorMayStateIsRefused(t *testing.T) {
+	base := func() *wirepb.Batch {
+		return &wirepb.Batch{Containers: []*wirepb.Container{EncodeContainer(container())}}
+	}
+	for name, breakIt := range map[string]func(*wirepb.Batch){
+		"a raw newline in a path":         func(b *wirepb.Batch) { b.Containers[0].Facts[1].Path = "/a\nb" },
+		"an escape sequence in an image":  func(b *wirepb.Batch) { b.Containers[0].Image = "\x1b[0m" },
+		"a fact of an unknown kind":       func(b *wirepb.Batch) { b.Containers[0].Facts[0].Kind = "magic" },
+		"a port beyond 65535":             func(b *wirepb.Batch) { b.Containers[0].Facts[3].Port = 65536 },
+		"an access bit that is not known": func(b *wirepb.Batch) { b.Containers[0].Facts[1].Access = 8 },
+		"an address of five bytes":        func(b *wirepb.Batch) { b.Containers[0].Facts[3].Peer = []byte("12345") },
+		"a text longer than any path":     func(b *wirepb.Batch) { b.Containers[0].Facts[1].Path = "/" + strings.Repeat("a", MaxText) },
+		"a container without a pod":       func(b *wirepb.Batch) { b.Containers[0].Pod = "" },
+		"a loss with a raw reason":        func(b *wirepb.Batch) { b.Containers[0].Lost = map[string]uint64{"\x00": 1} },
+		"a status with a raw problem":     func(b *wirepb.Batch) { b.Last, b.Status = true, &wirepb.StatusReply{Problems: []string{"\r"}} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := base()
+			breakIt(b)
+			if _, err := DecodeBatch(b); !errors.Is(err, ErrMessage) {
+				t.Errorf("got %v, want ErrMessage", err)
+			} else if !behavior.IsEscaped(err.Error()) {
+				t.Errorf("the error is not safe to print: %q", err)
+			}
+		})
+	}
+	if _, err := DecodeBatch(base()); err != nil {
+		t.Errorf("the unbroken batch is refused: %v", err)
+	}
+}
+
+func FuzzDecodeBatch(f *testing.F) {
+	raw, err := proto.Marshal(&wirepb.Batch{Epoch: "e", Revision: 1, Containers: []*wirepb.Container{EncodeContainer(container())}, Last: true, Status: EncodeStatus(Status{Node: "n"})})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var m wirepb.Batch
+		if proto.Unmarshal(raw, &m) != nil {
+			return
+		}
+		b, err := DecodeBatch(&m)
+		if err != nil {
+			if !behavior.IsEscaped(err.Error()) {
+				t.Fatalf("error is not safe to print: %q", err)
+			}
+			return
+		}
+		again := &wirepb.Batch{Epoch: b.Epoch, Revision: b.Revision}
+		for _, c := range b.Containers {
+			again.Containers = append(again.Containers, EncodeContainer(c))
+		}
+		if b.Status != nil {
+			again.Last, again.Status = true, EncodeStatus(*b.Status)
+		}
+		second, err := DecodeBatch(again)
+		if err != nil {
+			t.Fatalf("encoded again it is refused: %v", err)
+		}
+		if len(second.Containers) != len(b.Containers) || fmt.Sprint(second.Containers) != fmt.Sprint(b.Containers) {
+			t.Fatalf("encoded again it differs:\n%v\n%v", b, second)
+		}
+	})
+}
