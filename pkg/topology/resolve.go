@@ -1,0 +1,183 @@
+package topology
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+)
+
+// index is what an address may be besides a pod's.
+type index struct {
+	frontends map[frontend]servicePort
+	serviceIP map[netip.Addr]name       // addresses of Services, whatever the port
+	nodePorts map[frontend]servicePort  // with the zero address
+	nodes     map[netip.Addr]bool       // nodes and the bridges of their pods
+	api       map[netip.AddrPort]bool   // endpoints of the API server
+	apiHost   map[netip.Addr]bool       // their addresses
+	podRanges []netip.Prefix            // from which nodes give pods addresses
+	backends  map[name][]*EndpointSlice // by Service
+}
+
+type frontend struct {
+	addr     netip.Addr
+	protocol string
+	port     uint16
+}
+
+type servicePort struct {
+	service name
+	port    ServicePort
+}
+
+// Seal makes the picture ready for concurrent reading after the last Add. Without
+// it the first Resolve does so.
+func (c *Cluster) Seal() {
+	if c.index == nil {
+		c.index = c.build()
+	}
+}
+
+// Resolve names the peer of a network fact that the pod namespace/podName was
+// seen with at that time, and translates a Service's port to its pods'. The fact
+// of a Service with several workloads behind it, or of an API server with
+// several endpoints, becomes one for each. Facts without an address, and those
+// that are resolved already, come back as they are. A zero time means now.
+//
+// An address that cannot be told comes back with an unresolved Peer: one of a
+// Service that has no endpoints, or one of a pod that nobody remembers.
+func (c *Cluster) Resolve(f behavior.Fact, namespace, podName string, at time.Time) []behavior.Fact {
+	if f.Kind != behavior.Network || f.Direction == behavior.Listen || f.Peer.Kind != "" || !f.Peer.Address.IsValid() {
+		return []behavior.Fact{f}
+	}
+	c.Seal()
+	addr := f.Peer.Address.Unmap().WithZone("")
+	f.Peer = behavior.Peer{Address: addr}
+	self := name{namespace, podName}
+	if c.isSelf(addr, self) {
+		f.Peer = behavior.Peer{Kind: behavior.PeerSelf}
+		return []behavior.Fact{f}
+	}
+	if f.Direction == behavior.Egress {
+		if facts := c.throughService(f, self, at); facts != nil {
+			return facts
+		}
+		if c.index.api[netip.AddrPortFrom(addr, f.Port)] && f.Protocol == "tcp" {
+			f.Peer.Kind = behavior.PeerAPIServer
+			return []behavior.Fact{f}
+		}
+	}
+	f.Peer = c.direct(addr, self, at, "")
+	return []behavior.Fact{f}
+}
+
+func (c *Cluster) isSelf(addr netip.Addr, self name) bool {
+	if addr.IsLoopback() || addr.IsUnspecified() {
+		return true
+	}
+	p := c.pods[self]
+	return p != nil && !p.Spec.HostNetwork && slices.Contains(p.addresses(), addr)
+}
+
+// direct tells who an address is by itself, whatever the port.
+func (c *Cluster) direct(addr netip.Addr, self name, at time.Time, service string) behavior.Peer {
+	if key, ok := c.holder(addr, at); ok {
+		if key == self {
+			return behavior.Peer{Kind: behavior.PeerSelf}
+		}
+		return c.workloadPeer(c.pods[key], service)
+	}
+	peer := behavior.Peer{Address: addr, Service: behavior.Escape(service)}
+	switch {
+	case c.index.nodes[addr]:
+		peer.Kind = behavior.PeerNode
+	case c.index.apiHost[addr]:
+		peer.Kind = behavior.PeerAPIServer
+	case slices.ContainsFunc(c.index.podRanges, func(p netip.Prefix) bool { return p.Contains(addr) }):
+	default:
+		if _, ok := c.index.serviceIP[addr]; !ok {
+			peer.Kind = behavior.PeerOutside
+		}
+	}
+	return peer
+}
+
+// build derives the index from the objects.
+func (c *Cluster) build() *index {
+	x := &index{
+		frontends: map[frontend]servicePort{}, serviceIP: map[netip.Addr]name{}, nodePorts: map[frontend]servicePort{},
+		nodes: map[netip.Addr]bool{}, api: map[netip.AddrPort]bool{}, apiHost: map[netip.Addr]bool{},
+		backends: map[name][]*EndpointSlice{},
+	}
+	for _, n := range c.nodes {
+		x.addNode(n)
+	}
+	for _, p := range c.pods {
+		for _, ip := range append([]IP{{p.Status.HostIP}}, p.Status.HostIPs...) {
+			if a, err := netip.ParseAddr(ip.IP); err == nil {
+				x.nodes[a.Unmap()] = true
+			}
+		}
+	}
+	for _, s := range c.slices {
+		x.backends[s.service()] = append(x.backends[s.service()], &s)
+	}
+	for key, s := range c.services {
+		x.addService(key, s)
+	}
+	for _, b := range c.apiServer() {
+		x.api[b] = true
+		x.apiHost[b.Addr()] = true
+	}
+	return x
+}
+
+func (x *index) addNode(n Node) {
+	for _, a := range n.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil {
+			x.nodes[addr.Unmap()] = true
+		}
+	}
+	for _, cidr := range append([]string{n.Spec.PodCIDR}, n.Spec.PodCIDRs...) {
+		p, err := netip.ParsePrefix(cidr)
+		if err != nil {
+			continue
+		}
+		p = p.Masked()
+		x.podRanges = append(x.podRanges, p)
+		// The node speaks to its own pods from its bridge, and to others' from
+		// its tunnel: the first two addresses of its range.
+		for _, a := range []netip.Addr{p.Addr(), p.Addr().Next()} {
+			if p.Contains(a) {
+				x.nodes[a] = true
+			}
+		}
+	}
+}
+
+func (x *index) addService(key name, s Service) {
+	var addrs []string
+	addrs = append(addrs, s.Spec.ClusterIP)
+	addrs = append(addrs, s.Spec.ClusterIPs...)
+	addrs = append(addrs, s.Spec.ExternalIPs...)
+	for _, i := range s.Status.LoadBalancer.Ingress {
+		addrs = append(addrs, i.IP)
+	}
+	for _, text := range addrs {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			continue // "None" of a headless Service, or not given yet
+		}
+		addr = addr.Unmap()
+		x.serviceIP[addr] = key
+		for _, p := range s.Spec.Ports {
+			x.frontends[frontend{addr, protocol(p.Protocol), p.Port}] = servicePort{key, p}
+		}
+	}
+	for _, p := range s.Spec.Ports {
+		if p.NodePort != 0 {
+			x.nodePorts[frontend{netip.Addr{}, protocol(p.Protocol), p.NodePort}] = servicePort{key, p}
+		}
+	}
+}
