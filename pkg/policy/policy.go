@@ -39,6 +39,10 @@ const (
 	Exact     Match = "exact"     // the path itself
 	Directory Match = "directory" // files directly in it; Path ends in a slash
 	Recursive Match = "recursive" // everything below it; Path ends in a slash
+	// Pattern covers every path that differs from Path only in its parts that
+	// are a lone asterisk: names that change with every start, such as process
+	// numbers below /proc.
+	Pattern Match = "pattern"
 )
 
 // Rule allows one thing to one container. Which fields mean something depends on

@@ -1,0 +1,234 @@
+// Package learn makes rules of what was seen: it generalises where the evidence
+// shows variation, leaves out what nobody should allow unread, and says for each
+// rule why it is as wide as it is.
+//
+// It is pure, and monotone: further facts never take back what was allowed. It
+// never makes a rule without a fact, and never widens one across the boundaries
+// of policy.Boundary.
+package learn
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
+)
+
+// ErrNothingObserved is returned for profiles that hold nothing to learn from:
+// no evidence is never a rule.
+var ErrNothingObserved = errors.New("nothing observed")
+
+// ErrMixedWorkloads is returned for profiles of more than one workload.
+var ErrMixedWorkloads = errors.New("profiles of different workloads")
+
+// Siblings is the default of Options.Siblings.
+const Siblings = 8
+
+// Options are how readily Rules generalises. The zero value is the default.
+type Options struct {
+	// Siblings is the number of generated names of one kind in a folder, used by
+	// one executable to one end, from which on the folder's files are allowed to
+	// it. Zero means the constant of the same name.
+	Siblings int
+}
+
+// Rules makes the rules of one workload from the profiles of its containers;
+// several profiles of one container are merged first. The order of the profiles
+// does not matter. A fact that is not valid is an error.
+//
+// What one executable does to a path stays its own: reading and writing are not
+// mixed among executables, so that each rule allows just the pairs that were
+// seen.
+func Rules(profiles []behavior.Profile, o Options) (policy.Set, error) {
+	if o.Siblings == 0 {
+		o.Siblings = Siblings
+	}
+	merged := behavior.Profiles{}
+	for _, p := range profiles {
+		merged.Add(p)
+	}
+	subjects := merged.Subjects()
+	if len(subjects) == 0 {
+		return policy.Set{}, ErrNothingObserved
+	}
+	set := policy.Set{Workload: subjects[0].Workload}
+	labels := ""
+	for _, s := range subjects {
+		if s.Workload != set.Workload {
+			return policy.Set{}, fmt.Errorf("learn rules of %s and %s: %w", set.Workload, s.Workload, ErrMixedWorkloads)
+		}
+		labels = max(labels, merged[s].Labels)
+	}
+	var err error
+	if set.Labels, err = behavior.ParseLabels(labels); err != nil {
+		return policy.Set{}, fmt.Errorf("learn rules of %s: %w", set.Workload, err)
+	}
+	for _, s := range subjects {
+		rules, notes, err := container(merged[s], o)
+		if err != nil {
+			return policy.Set{}, fmt.Errorf("learn rules of %s, container %s: %w", s.Workload, behavior.Escape(s.Container), err)
+		}
+		set.Rules = append(set.Rules, rules...)
+		set.Notes = append(set.Notes, notes...)
+		if len(rules) > 0 {
+			set.Containers = append(set.Containers, s.Container)
+		}
+	}
+	if len(set.Rules) == 0 {
+		return policy.Set{}, fmt.Errorf("learn rules of %s: %w", set.Workload, ErrNothingObserved)
+	}
+	slices.SortFunc(set.Rules, policy.Compare)
+	return set, nil
+}
+
+// container makes the rules of one container.
+func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Note, error) {
+	name := p.Subject.Container
+	var notes notes
+	learnt := map[behavior.Kind][]behavior.Observed{}
+	for _, f := range p.Observed() {
+		if err := f.Fact.Validate(); err != nil {
+			return nil, nil, err
+		}
+		switch {
+		case f.Fact.Runtime:
+			notes.runtime++
+		case f.Fact.Kind == behavior.Capability && f.Fact.Refused:
+			notes.refused = append(notes.refused, f.Fact)
+		default:
+			if f.Fact.Kind == behavior.Network && f.Fact.Direction != behavior.Listen && f.Fact.Peer.Kind == "" {
+				notes.unresolved = append(notes.unresolved, f.Fact)
+			}
+			learnt[f.Fact.Kind] = append(learnt[f.Fact.Kind], f)
+		}
+	}
+	grouped := groups{}
+	for _, kind := range behavior.Kinds() {
+		if kind == behavior.File {
+			files(learnt[kind], o, grouped)
+			continue
+		}
+		for _, f := range learnt[kind] {
+			grouped.add(intent(f.Fact), by(f.Fact), f, "")
+		}
+	}
+	return grouped.rules(name), notes.list(name), nil
+}
+
+// intent is the rule that allows what the fact shows, without saying to whom.
+func intent(f behavior.Fact) policy.Rule {
+	r := policy.Rule{Kind: f.Kind, Path: f.Path, Access: f.Access, Direction: f.Direction, Protocol: f.Protocol,
+		Port: f.Port, Peer: f.Peer, Name: f.Name, Arch: f.Arch}
+	r.Peer.Service = ""
+	if f.Kind == behavior.Process || f.Kind == behavior.File {
+		r.Match = policy.Exact
+	}
+	return r
+}
+
+// by is the executable that a rule for the fact names.
+func by(f behavior.Fact) string {
+	if f.Kind == behavior.Process {
+		return f.Parent
+	}
+	return f.Exe
+}
+
+// key is what makes two facts one rule; its executables are joined.
+type key struct {
+	kind       behavior.Kind
+	path       string
+	match      policy.Match
+	access     behavior.Access
+	direction  behavior.Direction
+	protocol   string
+	port       uint16
+	peer       behavior.Peer
+	name, arch string
+}
+
+// group is a rule in the making.
+type group struct {
+	rule  policy.Rule
+	exes  map[string]struct{}
+	facts map[behavior.Fact]behavior.Observed
+	why   map[string]struct{}
+}
+
+type groups map[key]*group
+
+// add puts one fact into the group of the rule that allows it to exe.
+func (g groups) add(r policy.Rule, exe string, f behavior.Observed, why string) {
+	k := key{r.Kind, r.Path, r.Match, r.Access, r.Direction, r.Protocol, r.Port, r.Peer, r.Name, r.Arch}
+	m, ok := g[k]
+	if !ok {
+		m = &group{rule: r, exes: map[string]struct{}{}, facts: map[behavior.Fact]behavior.Observed{}, why: map[string]struct{}{}}
+		g[k] = m
+	}
+	if r.Kind != behavior.Syscall {
+		m.exes[exe] = struct{}{}
+	}
+	if old, ok := m.facts[f.Fact]; ok {
+		f.Evidence = behavior.MergeEvidence(old.Evidence, f.Evidence)
+	}
+	m.facts[f.Fact] = f
+	if why != "" {
+		m.why[why] = struct{}{}
+	}
+}
+
+// rules finishes the groups, in no particular order.
+func (g groups) rules(container string) []policy.Rule {
+	rules := make([]policy.Rule, 0, len(g))
+	for _, m := range g {
+		r := m.rule
+		r.Container = container
+		if len(m.exes) > 0 {
+			r.Exes = slices.Sorted(maps.Keys(m.exes))
+		}
+		r.Why = strings.Join(slices.Sorted(maps.Keys(m.why)), "; ")
+		for _, f := range m.facts {
+			r.Facts = append(r.Facts, f)
+		}
+		slices.SortFunc(r.Facts, func(a, b behavior.Observed) int { return behavior.Compare(a.Fact, b.Fact) })
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+// notes collects what is not learned and why.
+type notes struct {
+	runtime    int
+	refused    []behavior.Fact
+	unresolved []behavior.Fact
+}
+
+func (n notes) list(container string) []policy.Note {
+	var list []policy.Note
+	note := func(format string, args ...any) {
+		list = append(list, policy.Note{Container: container, Text: fmt.Sprintf(format, args...)})
+	}
+	if n.runtime > 0 {
+		note("%d facts are what the container's runtime did before the first program or to enter the container; they are not learned", n.runtime)
+	}
+	byName := map[string][]string{}
+	for _, f := range n.refused {
+		byName[f.Name] = append(byName[f.Name], f.Exe)
+	}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		exes := slices.Compact(slices.Sorted(slices.Values(byName[name])))
+		note("capability %s was asked for by %s and refused; it is not allowed", name, strings.Join(exes, ", "))
+	}
+	slices.SortFunc(n.unresolved, func(a, b behavior.Fact) int {
+		return cmp.Or(a.Peer.Address.Compare(b.Peer.Address), behavior.Compare(a, b))
+	})
+	for _, f := range n.unresolved {
+		note("%s: who that is could not be found out", f)
+	}
+	return list
+}
