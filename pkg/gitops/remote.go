@@ -50,8 +50,11 @@ func openRemote(ctx context.Context, ep *transport.Endpoint, o Options) (_ *Repo
 		return nil, fmt.Errorf("make temporary clone: %w", err)
 	}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, m.close())
+		if err == nil {
+			return
+		}
+		if e := m.close(); e != nil { // else err keeps its type
+			err = errors.Join(err, e)
 		}
 	}()
 	m.store = filesystem.NewStorage(osfs.New(m.dir), cache.NewObjectLRUDefault())

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/transport"
@@ -88,14 +89,20 @@ func (m *remote) explain(ctx context.Context, err error) error {
 
 func isTimeout(err error) bool {
 	var t net.Error
-	return errors.As(err, &t) && t.Timeout()
+	return errors.As(inner(err), &t) && t.Timeout()
 }
 
-// inner drops what repeats the URL.
+// inner drops the wrappers that repeat the URL.
 func inner(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
+	var (
+		unexpected *plumbing.UnexpectedError // does not unwrap
+		request    *url.Error
+	)
+	if errors.As(err, &unexpected) {
+		err = unexpected.Err
+	}
+	if errors.As(err, &request) {
+		err = request.Err
 	}
 	return err
 }
