@@ -166,20 +166,45 @@ func (g cgroups) processes(group string) ([]int, error) {
 	return pids, err
 }
 
-// kill ends all processes of a group and returns when none is left.
+// kill ends all processes of a group and returns when they are gone: with
+// the last of them its namespaces, mounts and links.
 func (g cgroups) kill(ctx context.Context, group string) error {
+	killed := map[int]string{} // start time by process number
 	return poll(ctx, 20*time.Millisecond, func() (bool, error) {
 		pids, err := g.processes(group)
 		if err != nil {
 			return false, err
 		}
 		for _, pid := range pids {
+			killed[pid] = startTime(pid)
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return false, fmt.Errorf("end process %d: %w", pid, err)
 			}
 		}
+		// A process leaves its group before it has let go of everything.
+		for pid, start := range killed {
+			if start != "" && startTime(pid) == start {
+				return false, nil
+			}
+		}
 		return len(pids) == 0, nil
 	})
+}
+
+// startTime tells a process from a later one of the same number. It is ""
+// for one that is gone, or a zombie and so holds nothing any more.
+func startTime(pid int) string {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	// The second field is a name in parentheses that may hold anything; the
+	// state follows it, the start time is field 22 (proc(5)).
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+		return ""
+	}
+	return fields[19]
 }
 
 // remove removes a group with all groups below it from every hierarchy. The

@@ -48,8 +48,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return c.do(ctx, args[1:], stdout, stderr)
 		}
 	}
+	asked := len(args) > 0 && (args[0] == "help" || args[0] == "--help" || args[0] == "-h")
 	w := stderr
-	if len(args) > 0 && (args[0] == "help" || args[0] == "--help" || args[0] == "-h") {
+	if asked {
 		w = stdout
 	}
 	fmt.Fprintln(w, "A real Kubernetes cluster on this machine, for tests.\n\nUsage:")
@@ -57,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		fmt.Fprintf(w, "  cluster %-70s %s\n", c.name+" "+c.usage, c.what)
 	}
 	fmt.Fprintln(w, "\nEvery command takes --name=NAME and --state=DIR (or AUTOPOLICY_CLUSTER_STATE).")
-	if w == stdout {
+	if asked {
 		return nil
 	}
 	return &usageError{"no command, or one that does not exist"}
