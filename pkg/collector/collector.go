@@ -1,0 +1,242 @@
+//go:build linux
+
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior/wire"
+)
+
+// Options say what a Collector is to do. The zero values of Proc, Limits and Now
+// mean /proc, DefaultLimits and time.Now.
+type Options struct {
+	Node     string // its own node's name
+	Version  string
+	Epoch    string // differs from every other start's
+	Deadline time.Time
+	Proc     string
+	Limits   Limits
+	Now      func() time.Time
+	// API lists the pods of the node.
+	API dynamic.Interface
+}
+
+// Collector gives records to containers. It is safe for concurrent use.
+type Collector struct {
+	options  Options
+	probe    Probe
+	proc     proc
+	pods     *pods
+	now      func() time.Time
+	attached time.Time
+	home     map[uint32]bool // mount namespaces of the host and of the collector
+
+	lookups chan lookup
+
+	mu           sync.Mutex
+	store        *store
+	spaces       map[uint32]*namespace
+	limbo        []*namespace
+	ignored      map[uint32]place
+	snapshots    []*container
+	pending      int
+	unattributed uint64
+	lost         map[string]uint64 // of the collector itself
+	problems     map[string]string // what goes wrong just now, by activity
+}
+
+// New makes a Collector of a probe that is attached already.
+func New(probe Probe, o Options) (*Collector, error) {
+	if o.Proc == "" {
+		o.Proc = "/proc"
+	}
+	if o.Limits == (Limits{}) {
+		o.Limits = DefaultLimits()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	c := &Collector{
+		options: o, probe: probe, proc: proc{o.Proc}, pods: newPods(), now: o.Now, attached: o.Now(),
+		lookups: make(chan lookup, 4096), home: map[uint32]bool{},
+		store: newStore(o.Limits), spaces: map[uint32]*namespace{}, ignored: map[uint32]place{},
+		lost: map[string]uint64{}, problems: map[string]string{},
+	}
+	for _, pid := range []string{"1", "self"} {
+		ns, err := c.proc.namedMountNS(pid)
+		if err != nil {
+			return nil, fmt.Errorf("find mount namespace of process %s: %w", pid, err)
+		}
+		c.home[ns] = true
+		if err := probe.Ignore(ns); err != nil {
+			return nil, fmt.Errorf("ignore the host's processes: %w", err)
+		}
+	}
+	return c, nil
+}
+
+// Periods of the collector's rounds.
+const (
+	scanEvery  = time.Second      // so that a mount namespace's number is not reused unnoticed
+	countEvery = 10 * time.Second // Pull refreshes by itself
+)
+
+// Run collects until the context ends, which is no error.
+func (c *Collector) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		err := c.probe.Run(ctx, c.record)
+		if err == nil && ctx.Err() == nil {
+			return errors.New("probe ended by itself")
+		}
+		return err
+	})
+	group.Go(func() error {
+		c.pods.watch(ctx, c.options.API, c.options.Node)
+		return nil
+	})
+	group.Go(func() error { return c.rounds(ctx) })
+	group.Go(func() error { return c.interpreters(ctx) })
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// rounds scans the processes and refreshes the counts.
+func (c *Collector) rounds(ctx context.Context) error {
+	scan, count := time.NewTicker(scanEvery), time.NewTicker(countEvery)
+	defer scan.Stop()
+	defer count.Stop()
+	for {
+		c.problem("scan processes", c.scan())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-scan.C:
+		case <-c.pods.changed:
+		case <-count.C:
+			c.problem("refresh counts", c.refresh())
+		}
+	}
+}
+
+// problem remembers what an activity ended in, for Status; nil clears it.
+func (c *Collector) problem(activity string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.problems, activity)
+	if err != nil {
+		c.problems[activity] = behavior.Escape(fmt.Sprintf("%s: %v", activity, err))
+	}
+}
+
+// refresh takes over counts and system calls from the kernel.
+func (c *Collector) refresh() error {
+	type count struct {
+		id, n       uint64
+		first, last time.Time
+	}
+	var counts []count
+	err := c.probe.Counts(func(id, n uint64, first, last time.Time) { counts = append(counts, count{id, n, first, last}) })
+	calls, callsErr := c.probe.Syscalls()
+	now := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range counts {
+		c.store.count(k.id, k.n, k.first, k.last)
+	}
+	for ns, sets := range calls {
+		n := c.spaces[ns]
+		if n == nil {
+			continue
+		}
+		n.syscalls = sets
+		if n.container != nil {
+			c.keepSyscalls(n, now)
+		}
+	}
+	return errors.Join(err, callsErr)
+}
+
+// keepSyscalls states the system calls of a namespace that has a container.
+func (c *Collector) keepSyscalls(n *namespace, now time.Time) {
+	for _, set := range n.syscalls {
+		for _, name := range set.Names {
+			f := behavior.Fact{Kind: behavior.Syscall, Name: behavior.Escape(name), Arch: set.Arch, Runtime: set.Runtime}
+			if _, known := n.container.entries[f]; !known {
+				c.store.add(n.container, f, 0, now)
+			}
+		}
+	}
+	n.syscalls = nil
+}
+
+// Status tells how the collector is doing.
+func (c *Collector) Status() wire.Status {
+	lost, err := c.probe.Lost()
+	c.problem("read losses", err)
+	synced, problem := c.pods.state()
+	now := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := wire.Status{
+		Version: c.options.Version, Epoch: c.options.Epoch, Node: behavior.Escape(c.options.Node), Ready: synced,
+		Started: c.attached, Deadline: c.options.Deadline, Containers: len(c.store.containers),
+		Facts: uint64(c.store.facts), NewFacts: c.store.freshFacts(now), Unattributed: c.unattributed + c.waiting(),
+		Lost: map[string]uint64{},
+	}
+	pods := map[string]bool{}
+	for _, k := range c.store.containers {
+		if len(k.entries) > 0 {
+			pods[k.info.uid] = true
+		}
+	}
+	s.Pods = len(pods)
+	for _, from := range []map[string]uint64{lost, c.lost} {
+		for reason, n := range from {
+			if n > 0 {
+				s.Lost[behavior.Escape(reason)] += n
+			}
+		}
+	}
+	for _, m := range c.probe.Missing() {
+		s.Missing = append(s.Missing, behavior.Escape(m))
+	}
+	if problem != "" {
+		s.Problems = append(s.Problems, behavior.Escape(problem))
+	}
+	for _, activity := range sortedKeys(c.problems) {
+		s.Problems = append(s.Problems, c.problems[activity])
+	}
+	return s
+}
+
+// changes lists what changed after a revision, all containers of the namespaces,
+// none of which means all, and the revision that this is the state of.
+func (c *Collector) changes(since uint64, namespaces map[string]bool) ([]change, map[string]wire.Container, uint64) {
+	now := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	take := func(k *container) bool { return len(namespaces) == 0 || namespaces[k.info.namespace] }
+	all := map[string]wire.Container{}
+	for id, k := range c.store.containers {
+		if take(k) {
+			all[id] = k.wire(now)
+		}
+	}
+	return c.store.changes(since, take), all, c.store.revision
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,48 @@
+//go:build linux
+
+package collector
+
+import (
+	"context"
+	"time"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+)
+
+// Record is one new fact of one mount namespace, as the kernel told it.
+type Record struct {
+	MountNS     uint32
+	PID         int      // in the host's PID namespace
+	CgroupNames []string // of the process; only in the first record of a namespace
+	ID          uint64   // of the fact in that namespace, for Counts
+	Time        time.Time
+	Fact        behavior.Fact
+	Truncated   bool // a path did not fit and is cut
+}
+
+// SyscallSet holds system calls of one architecture, by name.
+type SyscallSet struct {
+	Arch    string
+	Runtime bool // made by the container runtime inside the namespace
+	Names   []string
+}
+
+// Probe is what the collector needs of the kernel side. Its methods are safe for
+// concurrent use.
+type Probe interface {
+	// Run hands every record to the function until the context ends.
+	Run(context.Context, func(Record)) error
+	// Counts reports how often every fact was seen since it was first recorded.
+	Counts(func(id, count uint64, first, last time.Time)) error
+	// Syscalls lists the system calls of every mount namespace.
+	Syscalls() (map[uint32][]SyscallSet, error)
+	// Lost counts what could not be recorded, by reason.
+	Lost() (map[string]uint64, error)
+	// Ignore stops records of a namespace; Forget drops what is known of it, so
+	// that its number may be used again, and lets records of it come again.
+	Ignore(mountNS uint32) error
+	Forget(mountNS uint32) error
+	// Missing says in words which features the kernel lacks, and what is not
+	// seen for it.
+	Missing() []string
+}

@@ -1,0 +1,313 @@
+//go:build linux
+
+package collector
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+)
+
+// Bounds of one snapshot. A process that holds more is counted as lost.
+const (
+	maxSnapshotPIDs  = 4096
+	maxOpenFiles     = 65536 // of one process
+	maxMappings      = 65536
+	maxSocketEntries = 262144 // of one network namespace
+)
+
+// snapshot is what a container's processes held when it was first met.
+type snapshot struct {
+	facts map[behavior.Fact]bool
+	lost  map[string]uint64
+}
+
+func (s *snapshot) add(f behavior.Fact) { s.facts[f] = true }
+
+// miss counts what could not be read, unless the process only ended meanwhile.
+func (s *snapshot) miss(what string, err error) {
+	if err != nil && !gone(err) {
+		s.lost["snapshot of "+what]++
+	}
+}
+
+// held is one process of a container.
+type held struct {
+	pid int
+	exe string // escaped
+}
+
+// snapshot reads what the processes of one container hold: what they run, which
+// files they have open or mapped, which sockets they listen on or are connected
+// by. What a container's own names say is escaped, and never followed outside of
+// its root.
+func (p proc) snapshot(pids []int) snapshot {
+	s := snapshot{facts: map[behavior.Fact]bool{}, lost: map[string]uint64{}}
+	if len(pids) > maxSnapshotPIDs {
+		s.lost["snapshot of processes"] += uint64(len(pids) - maxSnapshotPIDs)
+		pids = pids[:maxSnapshotPIDs]
+	}
+	exes := map[int]string{}
+	for _, pid := range pids {
+		if exe, ok := p.exe(pid); ok {
+			exes[pid] = exe
+		}
+	}
+	sockets := map[uint64]map[socket]bool{} // by network namespace
+	for _, pid := range slices.Sorted(maps.Keys(exes)) {
+		h := held{pid, exes[pid]}
+		parent, err := p.parent(pid)
+		s.miss("a process's parent", err)
+		s.add(behavior.Fact{Kind: behavior.Process, Path: h.exe, Parent: exes[parent]})
+		inodes := p.openFiles(&s, h)
+		p.mappings(&s, h)
+		if len(inodes) > 0 {
+			p.sockets(&s, h, inodes, sockets)
+		}
+	}
+	return s
+}
+
+// exe reads the escaped path of a process's executable in its container. It
+// gives none for a process whose executable is not a file of the container: the
+// container runtime on its way in, or a program without a file.
+func (p proc) exe(pid int) (string, bool) {
+	link := p.path(pid, "exe")
+	path, err := os.Readlink(link)
+	if err != nil || !strings.HasPrefix(path, "/") {
+		return "", false
+	}
+	var running, named unix.Stat_t
+	if unix.Stat(link, &running) != nil {
+		return "", false
+	}
+	if running.Nlink == 0 {
+		// Removed while it runs, so nothing to compare with.
+		return behavior.Escape(strings.TrimSuffix(path, deleted)), !internal(path)
+	}
+	fd, err := openIn(p.path(pid, "root"), path)
+	if err != nil {
+		return "", false
+	}
+	defer unix.Close(fd)
+	if unix.Fstat(fd, &named) != nil || named.Ino != running.Ino || named.Dev != running.Dev {
+		return "", false
+	}
+	return behavior.Escape(path), true
+}
+
+// deleted is what the kernel puts after the path of a file that was removed.
+const deleted = " (deleted)"
+
+// internal tells whether a path is one that the kernel makes up for what is in no
+// file system of the container.
+func internal(path string) bool {
+	for _, prefix := range []string{"/memfd:", "/SYSV", "/[aio]", "/anon_hugepage", "/dmabuf:"} {
+		if strings.HasPrefix(path, prefix) {
+			return true
+		}
+	}
+	return !strings.HasPrefix(path, "/")
+}
+
+// openIn opens a path inside a root directory without following anything out of
+// it and without side effects on devices and FIFOs. The caller closes the file.
+func openIn(root, path string) (int, error) {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(dir)
+	return unix.Openat2(dir, path, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+}
+
+// parent reads the PID of a process's parent.
+func (p proc) parent(pid int) (int, error) {
+	content, err := os.ReadFile(p.path(pid, "stat"))
+	if err != nil {
+		return 0, err
+	}
+	// The name in parentheses may hold anything, also parentheses.
+	fields := strings.Fields(string(content[strings.LastIndexByte(string(content), ')')+1:]))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("read parent of process %d: short line", pid)
+	}
+	return strconv.Atoi(fields[1])
+}
+
+// openFiles states the files that a process has open, and gives the inodes of its
+// sockets.
+func (p proc) openFiles(s *snapshot, h held) map[uint64]bool {
+	inodes := map[uint64]bool{}
+	dir := p.path(h.pid, "fd")
+	names, err := readNames(dir, maxOpenFiles)
+	s.miss("open files", err)
+	for _, name := range names {
+		path, err := os.Readlink(filepath.Join(dir, name))
+		if err != nil {
+			s.miss("an open file", err)
+			continue
+		}
+		if inode, ok := strings.CutPrefix(path, "socket:["); ok {
+			if n, err := strconv.ParseUint(strings.TrimSuffix(inode, "]"), 10, 64); err == nil {
+				inodes[n] = true
+			}
+			continue
+		}
+		if internal(path) {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(dir, name), &st); err != nil {
+			s.miss("an open file", err)
+			continue
+		}
+		if st.Nlink == 0 {
+			path = strings.TrimSuffix(path, deleted)
+		}
+		access, err := p.access(h.pid, name)
+		if err != nil || access == 0 {
+			s.miss("an open file", err)
+			continue
+		}
+		s.add(behavior.Fact{Kind: behavior.File, Exe: h.exe, Path: behavior.Escape(path), Access: access})
+	}
+	return inodes
+}
+
+// access reads what a descriptor was opened for; 0 for one that can neither be
+// read nor written.
+func (p proc) access(pid int, fd string) (behavior.Access, error) {
+	content, err := os.ReadFile(filepath.Join(p.path(pid, "fdinfo"), fd))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(content)) {
+		text, ok := strings.CutPrefix(line, "flags:")
+		if !ok {
+			continue
+		}
+		flags, err := strconv.ParseUint(strings.TrimSpace(text), 8, 64)
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case flags&unix.O_PATH != 0:
+			return 0, nil
+		case flags&syscall.O_ACCMODE == syscall.O_WRONLY:
+			return behavior.Write, nil
+		case flags&syscall.O_ACCMODE == syscall.O_RDWR:
+			return behavior.Read | behavior.Write, nil
+		}
+		return behavior.Read, nil
+	}
+	return 0, fmt.Errorf("read access of descriptor %s of process %d: no flags", fd, pid)
+}
+
+// mappings states the files that a process has mapped, other than its own
+// executable. The names come from links, since the table of mappings shows a
+// newline and a backslash ambiguously.
+func (p proc) mappings(s *snapshot, h held) {
+	file, err := os.ReadFile(p.path(h.pid, "maps"))
+	if err != nil {
+		s.miss("mapped files", err)
+		return
+	}
+	seen := map[string]bool{}
+	count := 0
+	for line := range strings.Lines(string(file)) {
+		if count++; count > maxMappings {
+			s.lost["snapshot of mapped files"]++
+			return
+		}
+		fields := strings.Fields(line)
+		if len(fields) < 6 || fields[4] == "0" || seen[fields[3]+fields[4]] {
+			continue
+		}
+		seen[fields[3]+fields[4]] = true // device and inode
+		link := filepath.Join(p.path(h.pid, "map_files"), mapName(fields[0]))
+		path, err := os.Readlink(link)
+		if err != nil {
+			s.miss("a mapped file", err)
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Stat(link, &st) == nil && st.Nlink == 0 {
+			path = strings.TrimSuffix(path, deleted)
+		}
+		if escaped := behavior.Escape(path); !internal(path) && escaped != h.exe {
+			s.add(behavior.Fact{Kind: behavior.File, Exe: h.exe, Path: escaped, Access: behavior.Read})
+		}
+	}
+}
+
+// mapName turns a range of the table of mappings into its link's name, which has
+// no leading zeros.
+func mapName(addresses string) string {
+	from, to, _ := strings.Cut(addresses, "-")
+	trim := func(s string) string {
+		if t := strings.TrimLeft(s, "0"); t != "" {
+			return t
+		}
+		return "0"
+	}
+	return trim(from) + "-" + trim(to)
+}
+
+// readNames lists a directory up to a limit.
+func readNames(dir string, limit int) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if len(names) > limit {
+		return names[:limit], fmt.Errorf("list %s: more than %d entries", dir, limit)
+	}
+	return names, err
+}
+
+// takeSnapshots reads what the containers held that ran before they were met.
+func (c *Collector) takeSnapshots(now time.Time) error {
+	c.mu.Lock()
+	due := c.snapshots
+	c.snapshots = nil
+	pids := map[*container][]int{}
+	spaces := map[*container]uint32{}
+	for _, n := range c.spaces {
+		if n.container != nil {
+			pids[n.container] = append(pids[n.container], n.pids...)
+			spaces[n.container] = n.number
+		}
+	}
+	due = slices.DeleteFunc(due, func(k *container) bool { return k.start })
+	c.mu.Unlock()
+	for _, k := range due {
+		list := slices.Sorted(slices.Values(pids[k]))
+		s := c.proc.snapshot(list)
+		c.mu.Lock()
+		for reason, n := range s.lost {
+			k.lose(reason, n)
+		}
+		for f := range s.facts {
+			if c.store.add(k, f, 0, now) && f.Kind == behavior.Process {
+				c.ask(lookup{container: k, mountNS: spaces[k], pids: list, fact: f, at: now})
+			}
+		}
+		c.mu.Unlock()
+	}
+	return nil
+}
