@@ -51,6 +51,7 @@ type Cluster struct {
 	name  string
 	root  string // shared by all clusters of a user: built programs, last logs
 	index int    // makes address ranges differ between clusters
+	group string // cgroup, in every hierarchy, of all its processes
 }
 
 var validName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,19}$`)
@@ -92,7 +93,12 @@ func New(root, name string) (*Cluster, error) {
 			return nil, hinted(fmt.Errorf("folder of clusters %s: nodes have a %s of their own", root, taken), "choose one elsewhere with --state")
 		}
 	}
-	c := &Cluster{name: name, root: root}
+	c := &Cluster{name: name, root: root, group: "cluster-" + name}
+	if usual, err := DefaultRoot(); err != nil || root != usual {
+		h := fnv.New32a()
+		h.Write([]byte(root))
+		c.group += fmt.Sprintf("-%08x", h.Sum32())
+	}
 	if name != DefaultName {
 		h := fnv.New32a()
 		h.Write([]byte(name))
@@ -111,13 +117,13 @@ func (c *Cluster) Kubeconfig() string { return filepath.Join(c.dir(), "kubeconfi
 // LogDir returns the folder with a log file for every program.
 func (c *Cluster) LogDir() string { return filepath.Join(c.dir(), "log") }
 
+func (c *Cluster) cgroup() string        { return c.group }
 func (c *Cluster) dir() string           { return filepath.Join(c.root, "run", c.name) }
 func (c *Cluster) lastDir() string       { return filepath.Join(c.root, "last", c.name) }
 func (c *Cluster) pkiDir() string        { return filepath.Join(c.dir(), "pki") }
 func (c *Cluster) binDir() string        { return filepath.Join(c.dir(), "bin") }
 func (c *Cluster) imageDir() string      { return filepath.Join(c.dir(), "images") }
 func (c *Cluster) nodeDir(n int) string  { return filepath.Join(c.dir(), nodeName(n)) }
-func (c *Cluster) cgroup() string        { return "cluster-" + c.name }
 func (c *Cluster) controlDir() string    { return filepath.Join(c.dir(), "control") }
 func (c *Cluster) serverAddress() string { return fmt.Sprintf("172.30.%d.1", c.index) }
 func (c *Cluster) nodeAddress(n int) string {

@@ -49,8 +49,10 @@ func TestNewRefuses(t *testing.T) {
 
 func TestClustersOfDifferentNamesHaveDifferentFilesAndGroups(t *testing.T) {
 	a, b := mustNew(t, "/tmp/c", "one"), mustNew(t, "/tmp/c", "two")
-	if a.dir() == b.dir() || a.cgroup() == b.cgroup() || a.lastDir() == b.lastDir() {
-		t.Errorf("%+v and %+v share what should be their own", a, b)
+	for _, c := range []*Cluster{b, mustNew(t, "/tmp/d", "one"), mustNew(t, "", "one")} {
+		if c.cgroup() == a.cgroup() || c.dir() == a.dir() {
+			t.Errorf("%+v and %+v share what should be their own", a, c)
+		}
 	}
 }
 
@@ -218,6 +220,17 @@ func TestKillEndsDaemonsOfTheGroupAndNothingElse(t *testing.T) {
 	}
 	if err := other.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Errorf("a process outside of the group was ended: %v", err)
+	}
+}
+
+func TestOnlyOneUpCanClaimACluster(t *testing.T) {
+	c := mustNew(t, t.TempDir(), "claimed")
+	if err := c.claim(); err != nil {
+		t.Fatal(err)
+	}
+	var hint *HintError
+	if err := c.claim(); !errors.Is(err, ErrUp) || !errors.As(err, &hint) {
+		t.Errorf("a second claim: %v, want %v with a hint", err, ErrUp)
 	}
 }
 

@@ -36,7 +36,7 @@ func (s *supervisor) control(ctx context.Context) error {
 	if err := s.start("kube-apiserver", filepath.Join(s.binDir(), "kube-apiserver"), s.serverFlags()...); err != nil {
 		return err
 	}
-	if err := s.waitForServer(ctx, fmt.Sprintf("%s:%d", s.serverAddress(), serverPort), time.Minute); err != nil {
+	if err := s.waitForServer(ctx, fmt.Sprintf("%s:%d", s.serverAddress(), serverPort), patience); err != nil {
 		return err
 	}
 	for _, name := range []string{"controller-manager", "scheduler"} {
@@ -141,8 +141,11 @@ func (c *Cluster) waitForServer(ctx context.Context, address string, limit time.
 		last = errors.New(answer.Status)
 		return answer.StatusCode == http.StatusOK, nil
 	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w; its last answer: %w", err, last)
+	}
 	if err != nil {
-		return fmt.Errorf("wait for the API server: %w (last: %w)", err, last)
+		return fmt.Errorf("wait for the API server: %w", err)
 	}
 	return nil
 }

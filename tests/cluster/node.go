@@ -63,7 +63,7 @@ func (s *supervisor) nodePrograms(ctx context.Context, name, etc string, v nodeV
 		return err
 	}
 	// kube-proxy gives up where there is no API server yet; the kubelet does not.
-	if err := s.waitForServer(ctx, fmt.Sprintf("%s:%d", s.serverAddress(), serverPort), time.Minute); err != nil {
+	if err := s.waitForServer(ctx, fmt.Sprintf("%s:%d", s.serverAddress(), serverPort), patience); err != nil {
 		return err
 	}
 	if err := s.start(name+"-proxy", filepath.Join(s.binDir(), "kube-proxy"), "--config="+filepath.Join(etc, "proxy.yaml")); err != nil {
@@ -76,7 +76,7 @@ func (s *supervisor) nodePrograms(ctx context.Context, name, etc string, v nodeV
 // loadAll imports the images that a cluster cannot start without.
 func (s *supervisor) loadAll(ctx context.Context) error {
 	const socket = "/run/containerd/containerd.sock"
-	waiting, cancel := context.WithTimeout(ctx, 30*time.Second)
+	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := poll(waiting, 50*time.Millisecond, func() (bool, error) {
 		conn, err := net.Dial("unix", socket)
@@ -150,7 +150,7 @@ func kernelMounts() error {
 // nodeNetwork plugs this network namespace into the control plane's bridge
 // and makes it a router for its pods.
 func (s *supervisor) nodeNetwork(ctx context.Context, n int) error {
-	waiting, cancel := context.WithTimeout(ctx, 30*time.Second)
+	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := poll(waiting, 20*time.Millisecond, func() (bool, error) {
 		_, err := os.Stat(s.networkFile())

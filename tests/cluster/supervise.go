@@ -1,11 +1,11 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,17 +33,18 @@ var configs embed.FS
 
 // Supervise runs the control plane or one node in the namespaces that Up
 // made for this process, and returns when ctx ends or on an error. Its
-// arguments are ROOT NAME NODES ROLE, with control or a node's number as the
-// role. It is for the program that Up starts, not for people.
+// arguments are ROOT NAME CGROUP NODES ROLE, with control or a node's number
+// as the role. It is for the program that Up starts, not for people.
 func Supervise(ctx context.Context, args []string) error {
-	if len(args) != 4 {
-		return errors.New("supervise: ROOT NAME NODES ROLE are needed")
+	if len(args) != 5 {
+		return errors.New("supervise: ROOT NAME CGROUP NODES ROLE are needed")
 	}
 	c, err := New(args[0], args[1])
 	if err != nil {
 		return err
 	}
-	nodes, err := strconv.Atoi(args[2])
+	c.group = args[2] // New would look at an environment that is not Up's
+	nodes, err := strconv.Atoi(args[3])
 	if err != nil {
 		return fmt.Errorf("supervise: nodes: %w", err)
 	}
@@ -55,16 +56,16 @@ func Supervise(ctx context.Context, args []string) error {
 		return err
 	}
 	s := &supervisor{Cluster: c, nodes: nodes}
-	if args[3] == "control" {
+	if args[4] == "control" {
 		err = s.control(ctx)
 	} else {
 		var n int
-		if n, err = strconv.Atoi(args[3]); err == nil {
+		if n, err = strconv.Atoi(args[4]); err == nil {
 			err = s.node(ctx, n)
 		}
 	}
 	if err != nil {
-		s.fail(args[3], err)
+		s.fail(args[4], err)
 	}
 	return err
 }
@@ -115,20 +116,16 @@ func (s *supervisor) start(name, program string, args ...string) error {
 
 // lastLines returns the end of a log file for an error message.
 func lastLines(path string) string {
-	const most = 600 // bytes: a few lines
-	f, err := os.Open(path)
+	const most = 800 // bytes: a few lines
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
-	defer f.Close()
-	if st, err := f.Stat(); err == nil && st.Size() > most {
-		if _, err := f.Seek(-most, io.SeekEnd); err != nil {
-			return err.Error()
+	if len(data) > most {
+		data = data[len(data)-most:]
+		if _, whole, found := bytes.Cut(data, []byte("\n")); found && len(whole) > 0 {
+			data = whole
 		}
-	}
-	data, err := io.ReadAll(f)
-	if err != nil {
-		return err.Error()
 	}
 	return strings.TrimSpace(string(data))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -24,6 +25,10 @@ type Options struct {
 	Progress io.Writer // lines for a person
 }
 
+// patience is how long each part of a start may take. An idle machine needs
+// 6 s for the slowest; a loaded one has been seen to need 13 s.
+const patience = 3 * time.Minute
+
 // Up starts the cluster and returns when its nodes are ready and names
 // resolve. What it needs and is not there is installed and compiled first.
 // When it fails or ctx ends, it removes what it made, but for the logs.
@@ -35,7 +40,7 @@ func (c *Cluster) Up(ctx context.Context, o Options) (err error) {
 		return hinted(ErrNotRoot, "run it as root")
 	}
 	if c.exists() {
-		return hinted(fmt.Errorf("start cluster %s: %w", c.name, ErrUp), "use it, or stop it first with: cluster down")
+		return c.alreadyUp()
 	}
 	if err := c.checkSocketPath(); err != nil {
 		return err
@@ -49,6 +54,9 @@ func (c *Cluster) Up(ctx context.Context, o Options) (err error) {
 	}
 	built, err := c.Build(ctx, o.Source, o.Progress)
 	if err != nil {
+		return err
+	}
+	if err := c.claim(); err != nil {
 		return err
 	}
 	defer func() {
@@ -71,7 +79,7 @@ func (c *Cluster) Up(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := c.watched(ctx, func(ctx context.Context) error { return c.waitForServer(ctx, address, 2*time.Minute) }); err != nil {
+	if err := c.watched(ctx, func(ctx context.Context) error { return c.waitForServer(ctx, address, patience) }); err != nil {
 		return err
 	}
 	say("the API server is ready at %s", address)
@@ -86,6 +94,31 @@ func (c *Cluster) Up(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	say("names resolve; the cluster is up")
+	return nil
+}
+
+func (c *Cluster) alreadyUp() error {
+	return hinted(fmt.Errorf("start cluster %s: %w", c.name, ErrUp), "use it, or stop it first with: cluster down --name="+c.name)
+}
+
+// claim makes the cluster's folder, which only one Up can do. What fails
+// before it must not clean up: the cluster would be another's.
+func (c *Cluster) claim() error {
+	groups, err := findCgroups()
+	if err != nil {
+		return err
+	}
+	if pids, err := groups.processes(c.cgroup()); err != nil || len(pids) > 0 {
+		return errors.Join(err, c.alreadyUp())
+	}
+	if err := os.MkdirAll(filepath.Dir(c.dir()), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(c.dir(), 0o755); errors.Is(err, fs.ErrExist) {
+		return c.alreadyUp()
+	} else if err != nil {
+		return fmt.Errorf("make the cluster's folder: %w", err)
+	}
 	return nil
 }
 
@@ -158,7 +191,7 @@ func (c *Cluster) startSupervisor(role, group string, nodes int, namespaces uint
 	}
 	defer gate.Close()
 	defer open.Close()
-	cmd := exec.Command(self, SuperviseCommand, c.root, c.name, strconv.Itoa(nodes), role)
+	cmd := exec.Command(self, SuperviseCommand, c.root, c.name, c.group, strconv.Itoa(nodes), role)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{gate}
 	if listener != nil {
@@ -236,7 +269,7 @@ func (c *Cluster) deployDNS(ctx context.Context) error {
 
 func (c *Cluster) waitForNodes(ctx context.Context, nodes int) error {
 	const jsonPath = `jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{" "}{end}`
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var ready string
 	err := poll(ctx, 300*time.Millisecond, func() (bool, error) {
@@ -251,7 +284,7 @@ func (c *Cluster) waitForNodes(ctx context.Context, nodes int) error {
 }
 
 func (c *Cluster) waitForDNS(ctx context.Context) error {
-	if _, err := c.Kubectl(ctx, nil, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=90s"); err != nil {
+	if _, err := c.Kubectl(ctx, nil, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout="+patience.String()); err != nil {
 		return fmt.Errorf("wait for the cluster's DNS: %w", err)
 	}
 	return nil
