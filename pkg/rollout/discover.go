@@ -1,0 +1,348 @@
+package rollout
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
+)
+
+// DiscoverOptions say what Discover may change without being asked again.
+type DiscoverOptions struct {
+	// Relearn lets workloads in deny learn too: what they newly did is allowed
+	// at once. Without it they are held, and the plan's reasons say so.
+	Relearn bool
+	// Overwrite lets generated files replace what people made of them.
+	Overwrite bool
+}
+
+// Discover plans the tree in which every observed workload has policies from
+// everything that was ever learned of it. A new workload enters at stage audit.
+// Where the rules stay the same, the files keep their bytes, counts and times
+// included, so that a second observation which learned nothing gives an empty
+// plan.
+func Discover(in Input, opts DiscoverOptions) (Plan, error) {
+	plan := Plan{Namespace: in.Namespace}
+	if err := in.check(); err != nil {
+		return plan, err
+	}
+	rec, _, err := read(in.Tree, in.Namespace)
+	if err != nil {
+		return plan, err
+	}
+	fresh, err := group(in)
+	if err != nil {
+		return plan, err
+	}
+	if len(fresh) == 0 && len(rec.Workloads) == 0 {
+		return plan, fmt.Errorf("discover %s: %w", in.Namespace, ErrNothingObserved)
+	}
+	d := discovery{in: in, opts: opts, candidate: newCandidate(in, rec, opts.Overwrite),
+		engines: !slices.Equal(rec.Engines, names(in.Engines))}
+	d.candidate.rec.Engines = names(in.Engines)
+	for _, w := range d.workloads(fresh) {
+		if err := d.workload(w, fresh[w]); err != nil {
+			return plan, fmt.Errorf("discover %s: %w", w, err)
+		}
+	}
+	return d.plan()
+}
+
+// group gives the fresh profiles of the namespace by workload.
+func group(in Input) (map[behavior.Workload]behavior.Profiles, error) {
+	groups := map[behavior.Workload]behavior.Profiles{}
+	slugs := map[string]behavior.Workload{}
+	for _, s := range in.Fresh.Subjects() {
+		w := s.Workload
+		if w.Namespace != in.Namespace {
+			continue
+		}
+		if err := overlay.CheckSlug(w.Slug()); err != nil {
+			return nil, err
+		}
+		if other, ok := slugs[w.Slug()]; ok && other != w {
+			return nil, fmt.Errorf("workloads %s %s and %s %s would share the folder %s", w.Kind, w.Name, other.Kind, other.Name, w.Slug())
+		}
+		slugs[w.Slug()] = w
+		if groups[w] == nil {
+			groups[w] = behavior.Profiles{}
+		}
+		groups[w][s] = in.Fresh[s]
+	}
+	return groups, nil
+}
+
+// discovery is one run of Discover.
+type discovery struct {
+	in        Input
+	opts      DiscoverOptions
+	candidate *candidate
+	engines   bool // the set of engines is another one than before
+	learned   []learned
+	reasons   []string
+}
+
+// learned is what is known of one workload after learning.
+type learned struct {
+	workload behavior.Workload
+	profiles behavior.Profiles // everything ever learned
+	fresh    behavior.Profiles
+	set      policy.Set
+	change   Change
+	added    []policy.Rule
+}
+
+// workloads lists the observed workloads and those that the tree knows.
+func (d *discovery) workloads(fresh map[behavior.Workload]behavior.Profiles) []behavior.Workload {
+	all := maps.Clone(fresh)
+	for _, s := range d.candidate.rec.Workloads {
+		if w := s.workload(d.in.Namespace); all[w] == nil {
+			all[w] = behavior.Profiles{}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(all), func(a, b behavior.Workload) int { return strings.Compare(a.Slug(), b.Slug()) })
+}
+
+func (d *discovery) workload(w behavior.Workload, fresh behavior.Profiles) error {
+	old, err := evidence(d.in.Tree, w)
+	if err != nil {
+		return err
+	}
+	s := d.candidate.rec.find(w.Slug())
+	if s != nil && s.workload(w.Namespace) != w {
+		return &overlay.InvalidError{File: RecordFile, Reason: fmt.Sprintf("workload %s is a %s, want %s", s.Slug, s.Kind, w.Kind)}
+	}
+	d.reportEdits(s)
+	merged := relabel(behavior.MergeProfiles(old, fresh), fresh)
+	if !learnable(merged) {
+		d.reasons = append(d.reasons, fmt.Sprintf("%s: %s, so nothing can be learned", w, ErrNothingObserved))
+		return nil
+	}
+	l := learned{workload: w, profiles: merged, fresh: fresh, change: Added}
+	if l.set, err = d.in.Learn(sorted(merged)); err != nil {
+		return fmt.Errorf("learn: %w", err)
+	}
+	var before policy.Set
+	if s != nil && learnable(old) {
+		l.change = Updated
+		if before, err = d.in.Learn(sorted(old)); err != nil {
+			return fmt.Errorf("learn: %w", err)
+		}
+	}
+	l.added = beyond(l.set, before)
+	switch {
+	case l.change == Updated && !d.engines && equal(l.set, before):
+		l.change, l.profiles = Unchanged, old
+	case s != nil && s.Stage == policy.Deny && !d.opts.Relearn:
+		d.hold(&l, old, before)
+	default:
+		if err := d.render(l); err != nil {
+			return err
+		}
+	}
+	d.learned = append(d.learned, l)
+	return nil
+}
+
+// reportEdits notes which generated files of a workload a person changed.
+func (d *discovery) reportEdits(s *state) {
+	if s == nil || d.opts.Overwrite {
+		return
+	}
+	for _, file := range slices.Sorted(maps.Keys(s.Files)) {
+		if d.candidate.edited(s, file) {
+			d.candidate.note(s.Slug, "%s was edited by hand and is kept as it is", path.Join(overlay.Folder(s.Slug), file))
+		}
+	}
+}
+
+// hold leaves a workload in deny as it is: a policy that is enforced is not
+// widened by whatever happened to be seen.
+func (d *discovery) hold(l *learned, old behavior.Profiles, before policy.Set) {
+	if equal(l.set, before) {
+		d.reasons = append(d.reasons, fmt.Sprintf("%s is in deny: other engines need --relearn", l.workload))
+	} else {
+		text := fmt.Sprintf("%s is in deny and did what its policies were not learned from", l.workload)
+		if len(l.added) > 0 {
+			text += ": " + list(l.added, 3)
+		}
+		d.reasons = append(d.reasons, text)
+	}
+	l.change, l.profiles, l.set = Held, old, before
+}
+
+// render puts the files of one workload into the candidate.
+func (d *discovery) render(l learned) error {
+	slug := l.workload.Slug()
+	w := overlay.Workload{Slug: slug, Base: map[string][]byte{}}
+	files := map[string][]byte{}
+	for _, e := range d.in.Engines {
+		r, err := e.Render(l.set)
+		if errors.Is(err, engine.ErrNoEvidence) {
+			d.candidate.note(slug, "%s has nothing to enforce: %s", e.Name(), err)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("render for %s: %w", e.Name(), err)
+		}
+		if len(r.Base) > 0 {
+			name := e.Name() + ".yaml"
+			w.Base[name], files[path.Join("base", name)] = r.Base, r.Base
+		}
+		for stage, beside := range r.Stage {
+			for name, data := range beside {
+				if name != path.Base(name) || path.Ext(name) != ".json" {
+					return fmt.Errorf("render for %s: %q is not a name for a file beside a stage", e.Name(), name)
+				}
+				files[path.Join(string(stage), name)] = data
+			}
+		}
+		for _, n := range r.Notes {
+			if n.Engine == "" {
+				n.Engine = e.Name()
+			}
+			d.candidate.notes = append(d.candidate.notes, Note{slug, n})
+		}
+	}
+	for _, n := range l.set.Notes {
+		d.candidate.notes = append(d.candidate.notes, Note{slug, n})
+	}
+	if len(files) == 0 {
+		d.reasons = append(d.reasons, fmt.Sprintf("%s: no engine can express anything of what was observed", l.workload))
+		return nil
+	}
+	kustomizations, err := overlay.Render(w)
+	if err != nil {
+		return fmt.Errorf("write kustomizations: %w", err)
+	}
+	for p, data := range kustomizations {
+		files[strings.TrimPrefix(p, overlay.Folder(slug)+"/")] = data
+	}
+	return d.enter(l, files)
+}
+
+// enter records what was learned of a workload.
+func (d *discovery) enter(l learned, files map[string][]byte) error {
+	c, slug := d.candidate, l.workload.Slug()
+	profiles := sorted(l.profiles)
+	data, err := behavior.EncodeFile(profiles)
+	if err != nil {
+		return fmt.Errorf("write evidence: %w", err)
+	}
+	if c.rec.find(slug) == nil {
+		c.rec.Workloads = append(c.rec.Workloads, state{Slug: slug, Kind: l.workload.Kind, Name: l.workload.Name,
+			Stage: policy.Audit, Since: behavior.Second(d.in.Now), By: d.in.By})
+	}
+	s := c.rec.find(slug)
+	s.Evidence = behavior.Digest(profiles)
+	c.tree[evidencePath(slug)] = data
+	c.place(s, files, true)
+	return nil
+}
+
+// plan finishes the candidate, proves that it builds, and says what it does.
+func (d *discovery) plan() (Plan, error) {
+	c := d.candidate
+	plan := Plan{Namespace: d.in.Namespace, Reasons: d.reasons}
+	touched := slices.ContainsFunc(d.learned, func(l learned) bool { return l.change == Added || l.change == Updated })
+	if touched {
+		if err := c.settle(); err != nil {
+			return plan, err
+		}
+		if err := overlay.Check(c.tree); err != nil {
+			return plan, fmt.Errorf("check overlay: %w", err)
+		}
+		if _, err := judges(c.tree, d.in.Engines); err != nil {
+			return plan, err
+		}
+		plan.Files = changed(d.in.Tree, c.tree)
+	}
+	if plan.Empty() && len(d.reasons) == 0 {
+		plan.Reasons = []string{"nothing new was learned"}
+	}
+	if err := d.summarize(&plan); err != nil {
+		return plan, err
+	}
+	plan.Notes = tidy(c.notes)
+	if !plan.Empty() {
+		plan.Message = discoverMessage(plan, c.rec)
+	}
+	return plan, nil
+}
+
+// summarize describes every workload, and judges what was learned by the
+// policies that were made of it: whatever they would deny is said now rather
+// than when a service fails.
+func (d *discovery) summarize(plan *Plan) error {
+	var all map[string]engine.Judge
+	if len(d.candidate.rec.Workloads) > 0 {
+		t, err := d.candidate.denying()
+		if err != nil {
+			return err
+		}
+		if all, err = judges(t, d.in.Engines); err != nil {
+			return err
+		}
+	}
+	for _, l := range d.learned {
+		s := Summary{Workload: l.workload, Stage: policy.Audit, Change: l.change, Containers: l.set.Containers, New: l.added,
+			Coverage: map[string]behavior.Coverage{}, Facts: map[behavior.Kind]int{}, Rules: map[string]int{}}
+		if st := d.candidate.rec.find(l.workload.Slug()); st != nil {
+			s.Stage = st.Stage
+		}
+		for subject, p := range l.profiles {
+			for _, k := range behavior.Kinds() {
+				s.Facts[k] += p.Count(k)
+			}
+			if f, ok := l.fresh[subject]; ok {
+				s.Coverage[subject.Container] = f.Coverage
+			}
+		}
+		for _, name := range names(d.in.Engines) {
+			if all != nil {
+				s.Rules[name] = d.judgeRules(l, name, all[name])
+			}
+		}
+		plan.Summary = append(plan.Summary, s)
+	}
+	return nil
+}
+
+// judgeRules counts the rules that an engine would enforce and notes the facts
+// that it would deny although they were learned.
+func (d *discovery) judgeRules(l learned, name string, j engine.Judge) int {
+	n := 0
+	var denied []string
+	for _, r := range l.set.Rules {
+		subject := engine.Subject{Subject: behavior.Subject{Workload: l.workload, Container: r.Container}, Labels: l.set.Labels}
+		governed := false
+		for _, o := range r.Facts {
+			if !judgeable(o.Fact) {
+				continue
+			}
+			switch j.Judge(subject, o.Fact).Decision {
+			case engine.Denied:
+				denied = append(denied, o.Fact.String())
+				governed = true
+			case engine.Allowed:
+				governed = true
+			case engine.NotMine, engine.Unknown:
+			}
+		}
+		if governed {
+			n++
+		}
+	}
+	if len(denied) > 0 && l.change != Held {
+		d.candidate.notes = append(d.candidate.notes, Note{l.workload.Slug(), policy.Note{Engine: name,
+			Text: fmt.Sprintf("would deny %d things that were observed: %s", len(denied), list(denied, 3))}})
+	}
+	return n
+}
