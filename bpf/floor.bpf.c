@@ -1,0 +1,319 @@
+//go:build ignore
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The floor: tracepoints with BTF and cgroup programs, which load on every
+ * supported kernel, also one that has no kprobes or is locked down.
+ */
+#include "include/arch.h"
+#include "include/socket.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define FMODE_READ 0x1
+#define FMODE_WRITE 0x2
+#define FMODE_CREATED 0x100000
+#define EINPROGRESS 115
+
+/* CLONE_NEW*, from linux/sched.h: only then does clone need a capability. */
+#define CLONE_NAMESPACES 0x7e020080
+
+static const struct namespace new_namespace;
+
+/* Keeps the enums in the type information that Go's constants are made from. */
+const struct generated {
+	enum kind kind;
+	enum loss loss;
+	enum record_flag record_flag;
+	enum path_flag path_flag;
+	enum access access;
+	enum direction direction;
+} generated __attribute__((used));
+
+static __always_inline struct namespace *namespace_of(__u32 mntns)
+{
+	struct namespace *ns = bpf_map_lookup_elem(&namespaces, &mntns);
+
+	if (ns)
+		return ns;
+	bpf_map_update_elem(&namespaces, &mntns, &new_namespace, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&namespaces, &mntns);
+}
+
+static __always_inline void mark_syscall(struct task_struct *task, struct namespace *ns, __u32 mntns,
+					 __u64 number, bool compat)
+{
+	struct file *exe;
+
+	if (number >= SYSCALLS) {
+		lose(KIND_SYSCALL, LOSS_NUMBER);
+		return;
+	}
+	if (compat)
+		number += SYSCALLS;
+	if (ns->called[number])
+		return;
+	exe = BPF_CORE_READ(task, mm, exe_file);
+	if (!exe)
+		return;
+	if (is_runtime(exe, BPF_CORE_READ(task, nsproxy, mnt_ns), mntns))
+		ns->called_by_runtime[number] = 1;
+	else
+		ns->called[number] = 1;
+}
+
+SEC("tp_btf/sys_enter")
+int note_syscall(__u64 *ctx)
+{
+	struct task_struct *task;
+	struct namespace *ns;
+	__u32 mntns;
+
+	if (has_current_task_btf()) {
+		task = bpf_get_current_task_btf();
+		mntns = task->nsproxy->mnt_ns->ns.inum;
+	} else {
+		task = current_task();
+		mntns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+	}
+	if (!mntns)
+		return 0;
+	ns = namespace_of(mntns);
+	if (!ns) {
+		lose(KIND_SYSCALL, LOSS_MAP_FULL);
+		return 0;
+	}
+	if (ns->ignored)
+		return 0;
+	if ((long)ctx[1] >= 0) /* -1: changed by a tracer or seccomp */
+		mark_syscall(task, ns, mntns, ctx[1], is_compat(task));
+	return 0;
+}
+
+/* The open file behind a descriptor of the current task. */
+static __always_inline struct file *file_of(struct task_struct *task, __u64 fd)
+{
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **files = BPF_CORE_READ(table, fd), *file = NULL;
+
+	if (fd < BPF_CORE_READ(table, max_fds))
+		bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
+	return file;
+}
+
+static __always_inline void file_opened(struct task_struct *task, struct file *file)
+{
+	unsigned int mode = BPF_CORE_READ(file, f_mode);
+	unsigned short type = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
+	struct file_key key = {};
+	struct actor a = {};
+	struct scratch *s;
+
+	if (!(mode & (FMODE_READ | FMODE_WRITE)) || !act(task, &a))
+		return; /* O_PATH opens nothing */
+	if (type == S_IFIFO && place_of(mount_of_file(file), a.ns) == PATH_INTERNAL)
+		return; /* a pipe that was open already, through /proc */
+	key.mntns = a.mntns;
+	key.flags = a.flags;
+	key.access = mode & FMODE_READ ? ACCESS_READ : 0;
+	key.access |= mode & FMODE_WRITE ? ACCESS_WRITE : 0;
+	key.access |= mode & FMODE_CREATED ? ACCESS_CREATE : 0;
+	key.exe = a.id;
+	identify(file, &key.file);
+	key.directory = directory_of(file);
+	if (known(&files, &key))
+		return;
+	s = claim(SLOT_TRACING, KIND_FILE, &files, &key);
+	if (!s)
+		return;
+	describe(s, SLOT_TRACING, KIND_FILE, &a);
+	s->record.access = key.access;
+	if (type == S_IFDIR)
+		s->record.flags |= RECORD_DIRECTORY;
+	describe_path(s, SLOT_TRACING, KIND_FILE, file, a.ns);
+	publish(s, KIND_FILE, &files, &key);
+}
+
+/* Resolves socketcall(2): its descriptor is in *fd. */
+static __always_inline enum outcome socketcall(struct pt_regs *regs, __u64 *fd)
+{
+	__u32 argument = 0;
+
+	bpf_probe_read_user(&argument, sizeof(argument), (void *)second_argument(regs, true));
+	*fd = argument;
+	switch (first_argument(regs, true)) {
+	case SOCKETCALL_BIND:
+		return OUTCOME_BIND;
+	case SOCKETCALL_CONNECT:
+		return OUTCOME_CONNECT;
+	case SOCKETCALL_LISTEN:
+		return OUTCOME_LISTEN;
+	case SOCKETCALL_ACCEPT:
+	case SOCKETCALL_ACCEPT4:
+		return OUTCOME_ACCEPT;
+	}
+	return OUTCOME_NONE;
+}
+
+SEC("tp_btf/sys_exit")
+int note_outcome(__u64 *ctx)
+{
+	struct pt_regs *regs = (struct pt_regs *)ctx[0];
+	struct task_struct *task = current_task();
+	bool compat = is_compat(task);
+	enum outcome outcome = outcome_of(syscall_number(regs), compat);
+	long result = (int)ctx[1];
+	struct file *file;
+	__u64 fd;
+
+	if (outcome == OUTCOME_NONE || (result < 0 && result != -EINPROGRESS))
+		return 0;
+	if (is_ignored(BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum)))
+		return 0;
+	if (outcome == OUTCOME_SOCKETCALL)
+		outcome = socketcall(regs, &fd);
+	else
+		fd = (__u32)first_argument(regs, compat);
+	if (outcome == OUTCOME_OPEN || outcome == OUTCOME_ACCEPT)
+		fd = (__u32)result;
+	if (result < 0 && outcome != OUTCOME_CONNECT)
+		return 0;
+	file = file_of(task, fd);
+	if (!file)
+		return 0; /* another thread closed it meanwhile */
+	if (outcome == OUTCOME_OPEN)
+		file_opened(task, file);
+	else if (outcome == OUTCOME_CONNECT)
+		socket_used(task, file, DIRECTION_EGRESS, false);
+	else if (outcome == OUTCOME_ACCEPT)
+		socket_used(task, file, DIRECTION_INGRESS, false);
+	else if (outcome == OUTCOME_LISTEN || outcome == OUTCOME_BIND)
+		socket_used(task, file, DIRECTION_LISTEN, outcome == OUTCOME_BIND);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int note_exec(__u64 *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx[0], *parent;
+	struct linux_binprm *binprm = (struct linux_binprm *)ctx[2];
+	struct executed_key started = {};
+	struct process_key key = {};
+	struct file *parent_exe = NULL;
+	struct scratch *s;
+	struct actor a = {};
+	__u8 one = 1;
+	__u64 before;
+
+	if (!act(task, &a))
+		return 0;
+	started.mntns = a.mntns;
+	started.inode = a.id.inode;
+	started.device = a.id.device;
+	bpf_map_update_elem(&executed, &started, &one, 0);
+
+	parent = BPF_CORE_READ(task, real_parent);
+	if (BPF_CORE_READ(parent, nsproxy, mnt_ns) == a.ns)
+		parent_exe = BPF_CORE_READ(parent, mm, exe_file);
+	if (parent_exe && is_runtime(parent_exe, a.ns, a.mntns))
+		parent_exe = NULL;
+
+	key.mntns = a.mntns;
+	key.exe = a.id;
+	key.directory = directory_of(a.exe);
+	if (BPF_CORE_READ(binprm, filename) != BPF_CORE_READ(binprm, interp))
+		key.flags = RECORD_SCRIPT;
+	if (parent_exe)
+		identify(parent_exe, &key.parent);
+	if (known(&processes, &key))
+		return 0;
+	s = claim(SLOT_TRACING, KIND_PROCESS, &processes, &key);
+	if (!s)
+		return 0;
+	a.flags = 0; /* it runs inside, whatever was there before */
+	describe(s, SLOT_TRACING, KIND_PROCESS, &a);
+	s->record.flags = key.flags;
+	/* The path is the executable's own; the record says it once. */
+	if (parent_exe) {
+		before = s->used;
+		s->record.parent_flags = append_path(SLOT_TRACING, (__u64)parent_exe, (__u64)a.ns);
+		s->record.parent_len = s->used - before;
+		lose_path(KIND_PROCESS, s->record.parent_flags);
+	}
+	publish(s, KIND_PROCESS, &processes, &key);
+	return 0;
+}
+
+/* Optional: the tracepoint is in kernels since 6.14. */
+SEC("tp_btf/cap_capable")
+int note_capability(__u64 *ctx)
+{
+	struct cred *cred = (struct cred *)ctx[0];
+	struct user_namespace *target = (struct user_namespace *)ctx[1], *own;
+	struct passing_key passes = {.capability = ctx[3]};
+	struct capability_key key = {};
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	struct actor a = {};
+	struct scratch *s;
+	long number;
+
+	/* Overridden credentials are the kernel's own doing: overlayfs, access(2). */
+	if ((const struct cred *)cred != BPF_CORE_READ(task, real_cred))
+		return 0;
+	own = BPF_CORE_READ(cred, user_ns);
+	if (target != own && target != BPF_CORE_READ(own, parent))
+		return 0;
+	number = syscall_number(regs);
+	if (number < 0 || !act((struct task_struct *)task, &a))
+		return 0; /* a page fault, or an interrupt */
+	passes.compat = is_compat(task);
+	passes.syscall = number;
+	if (bpf_map_lookup_elem(&passing, &passes) &&
+	    !(number == NR_CLONE && !passes.compat && first_argument(regs, false) & CLONE_NAMESPACES))
+		return 0;
+
+	key.mntns = a.mntns;
+	key.flags = a.flags;
+	if ((int)ctx[4])
+		key.flags |= RECORD_REFUSED;
+	if (passes.compat)
+		key.flags |= RECORD_COMPAT;
+	key.capability = passes.capability;
+	key.exe = a.id;
+	key.syscall = number;
+	if (known(&capabilities, &key))
+		return 0;
+	s = claim(SLOT_TRACING, KIND_CAPABILITY, &capabilities, &key);
+	if (!s)
+		return 0;
+	describe(s, SLOT_TRACING, KIND_CAPABILITY, &a);
+	s->record.flags = key.flags;
+	s->record.capability = key.capability;
+	s->record.syscall = number;
+	publish(s, KIND_CAPABILITY, &capabilities, &key);
+	return 0;
+}
+
+SEC("cgroup/sendmsg4")
+int note_send4(struct bpf_sock_addr *ctx)
+{
+	return datagram4(ctx, true);
+}
+
+SEC("cgroup/sendmsg6")
+int note_send6(struct bpf_sock_addr *ctx)
+{
+	return datagram6(ctx, true);
+}
+
+SEC("cgroup/recvmsg4")
+int note_receive4(struct bpf_sock_addr *ctx)
+{
+	return datagram4(ctx, false);
+}
+
+SEC("cgroup/recvmsg6")
+int note_receive6(struct bpf_sock_addr *ctx)
+{
+	return datagram6(ctx, false);
+}

@@ -1,0 +1,9 @@
+//go:build linux
+
+// Package bpf holds the C sources of the programs that observe containers, and
+// the Go bindings generated from them. It loads nothing and knows no facts:
+// pkg/probe does that. The objects are committed, so that building the project
+// needs no clang.
+package bpf
+
+//go:generate go tool bpf2go -tags linux -target amd64,arm64 -no-global-types -type record -type seen -type namespace -type passing_key -type process_key -type file_key -type socket_key -type capability_key -type kind -type loss -type record_flag -type path_flag -type access -type direction Floor floor.bpf.c -- -O2 -g -mcpu=v3 -Wall -Werror -nostdinc

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The maps. Every key of what was seen starts with the mount namespace, so that
+ * user space can forget one. Sizes are the defaults; pkg/probe sets them.
+ */
+#ifndef MAPS_H
+#define MAPS_H
+
+#include "helpers.h"
+#include "record.h"
+
+/* Tells a file apart cheaply, surviving the reuse of its inode under another name. */
+struct file_id {
+	__u64 inode;
+	__u64 name; /* hash and length of the last name */
+	__u32 device;
+	__u32 mount;
+};
+
+struct process_key {
+	__u32 mntns;
+	__u32 flags;
+	struct file_id exe;
+	struct file_id parent;
+	__u64 directory;
+};
+
+struct file_key {
+	__u32 mntns;
+	__u16 flags;
+	__u16 access;
+	struct file_id exe;
+	struct file_id file;
+	__u64 directory; /* inode of the directory that holds it */
+};
+
+struct socket_key {
+	__u32 mntns;
+	__u16 flags;
+	__u16 direction;
+	struct file_id exe;
+	__u8 address[16];
+	__u16 protocol;
+	__u16 port;
+	__u32 zero;
+};
+
+struct capability_key {
+	__u32 mntns;
+	__u16 flags;
+	__u16 capability;
+	struct file_id exe;
+	__u64 syscall;
+};
+
+/* An executable that was started inside of a mount namespace. */
+struct executed_key {
+	__u32 mntns;
+	__u32 device;
+	__u64 inode;
+};
+
+/* One peer of one UDP socket; the value is the side that spoke first. */
+struct flow_key {
+	__u64 cookie;
+	__u8 address[16];
+	__u32 port;
+	__u32 zero;
+};
+
+/* A capability check that the kernel makes in passing, in a system call. */
+struct passing_key {
+	__u32 capability;
+	__u32 compat;
+	__u64 syscall;
+};
+
+#define DATA_BYTES 16384 /* three paths and the cgroups; a power of two */
+
+struct scratch {
+	__u64 busy;
+	__u64 issued;
+	__u64 used; /* bytes of data */
+	struct record record;
+	__u8 data[DATA_BYTES + NAME_BYTES];
+};
+
+/* Tracing programs run with preemption off; cgroup programs can be preempted. */
+enum slot {
+	SLOT_TRACING = 0,
+	SLOT_CGROUP = 1,
+	SLOTS = 2,
+};
+
+#define SEEN_MAP(name, key_type, size)                                                             \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                   \
+		__uint(max_entries, size);                                                         \
+		__type(key, struct key_type);                                                      \
+		__type(value, struct seen);                                                        \
+	} name SEC(".maps")
+
+SEEN_MAP(processes, process_key, 4096);
+SEEN_MAP(files, file_key, 65536);
+SEEN_MAP(sockets, socket_key, 16384);
+SEEN_MAP(capabilities, capability_key, 8192);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2048);
+	__type(key, __u32);
+	__type(value, struct namespace);
+} namespaces SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct executed_key);
+	__type(value, __u8);
+} executed SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key);
+	__type(value, __u8);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, struct passing_key);
+	__type(value, __u8);
+} passing SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, KINDS * LOSSES);
+	__type(key, __u32);
+	__type(value, __u64);
+} losses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 * 1024 * 1024);
+} records SEC(".maps");
+
+#endif

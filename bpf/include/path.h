@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Paths as the kernel has them: dentries and mounts, never a user's string. */
+#ifndef PATH_H
+#define PATH_H
+
+#include "emit.h"
+
+#define S_IFMT 0170000
+#define S_IFIFO 0010000
+#define S_IFDIR 0040000
+#define S_IFSOCK 0140000
+
+static __always_inline struct mount *mount_of(struct vfsmount *mnt)
+{
+	return (struct mount *)((__u64)mnt - bpf_core_field_offset(struct mount, mnt));
+}
+
+static __always_inline struct mount *mount_of_file(struct file *file)
+{
+	return mount_of(BPF_CORE_READ(file, f_path.mnt));
+}
+
+static __always_inline void identify(struct file *file, struct file_id *id)
+{
+	struct mount *mount = mount_of_file(file);
+
+	id->inode = BPF_CORE_READ(file, f_inode, i_ino);
+	id->device = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
+	id->name = BPF_CORE_READ(file, f_path.dentry, d_name.hash_len);
+	id->mount = BPF_CORE_READ(mount, mnt_id);
+}
+
+static __always_inline __u64 directory_of(struct file *file)
+{
+	return BPF_CORE_READ(file, f_path.dentry, d_parent, d_inode, i_ino);
+}
+
+/* Where a mount is, as a task in the namespace own sees it; 0 is inside. */
+static __always_inline int place_of(struct mount *mount, struct mnt_namespace *own)
+{
+	struct mnt_namespace *ns = BPF_CORE_READ(mount, mnt_ns);
+
+	if (ns == own)
+		return 0;
+	if (!ns)
+		return PATH_DETACHED;
+	if ((__u64)ns >= (__u64)-4095) /* an ERR_PTR: kern_mount() */
+		return PATH_INTERNAL;
+	return PATH_OUTSIDE;
+}
+
+/* Appends a NUL-terminated name; its length with the NUL, or 0 on a fault. */
+static __always_inline __u64 append_name(struct scratch *s, __u64 used, const void *name)
+{
+	long n = bpf_probe_read_kernel_str(&s->data[used & (DATA_BYTES - 1)], NAME_BYTES, name);
+
+	return n < 0 ? 0 : n & (2 * NAME_BYTES - 1);
+}
+
+/*
+ * Appends the names of file's path to the claimed scratch of slot, the last one
+ * first, and returns what path_flags there are to say of it. Arguments are
+ * scalars: it is a function of its own to the verifier, checked once.
+ */
+__noinline int append_path(__u32 slot, __u64 file_address, __u64 own_namespace)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
+	struct file *file = (struct file *)file_address;
+	struct dentry *dentry, *parent;
+	struct mount *mount, *up;
+	__u64 start, used, n;
+	int flags;
+
+	if (!s || !file)
+		return PATH_UNREADABLE;
+	dentry = BPF_CORE_READ(file, f_path.dentry);
+	mount = mount_of_file(file);
+	start = used = s->used;
+	flags = place_of(mount, (struct mnt_namespace *)own_namespace);
+	if (flags & PATH_INTERNAL) {
+		used += append_name(s, used, BPF_CORE_READ(dentry, d_name.name));
+		used += append_name(s, used, BPF_CORE_READ(file, f_inode, i_sb, s_type, name));
+		s->used = used;
+		return flags;
+	}
+	if (!BPF_CORE_READ(dentry, d_hash.pprev) && BPF_CORE_READ(dentry, d_parent) != dentry)
+		flags |= PATH_DELETED; /* as d_unlinked() */
+	for (int i = 0; i < PATH_STEPS; i++) {
+		parent = BPF_CORE_READ(dentry, d_parent);
+		if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
+			up = BPF_CORE_READ(mount, mnt_parent);
+			if (up == mount)
+				goto out;
+			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+			mount = up;
+			continue;
+		}
+		if (dentry == parent) { /* the root of a file system that is not reachable */
+			flags |= PATH_DETACHED;
+			goto out;
+		}
+		n = append_name(s, used, BPF_CORE_READ(dentry, d_name.name));
+		if (n <= 1) {
+			flags |= PATH_UNREADABLE;
+			goto out;
+		}
+		if (used + n - start > PATH_BYTES) {
+			flags |= PATH_LONG;
+			goto out;
+		}
+		used += n;
+		dentry = parent;
+	}
+	flags |= PATH_DEEP;
+out:
+	s->used = used;
+	return flags;
+}
+
+static __always_inline void lose_path(enum kind kind, int flags)
+{
+	if (flags & PATH_LONG)
+		lose(kind, LOSS_PATH_LONG);
+	if (flags & PATH_DEEP)
+		lose(kind, LOSS_PATH_DEEP);
+	if (flags & PATH_UNREADABLE)
+		lose(kind, LOSS_PATH_UNREADABLE);
+}
+
+#endif

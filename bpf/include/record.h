@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What travels from the programs to user space: pkg/probe has the other end. */
+#ifndef RECORD_H
+#define RECORD_H
+
+#include "kernel.h"
+
+enum kind {
+	KIND_PROCESS = 0,
+	KIND_FILE = 1,
+	KIND_NETWORK = 2,
+	KIND_CAPABILITY = 3,
+	KIND_SYSCALL = 4,
+	KINDS = 5,
+};
+
+/* Why something was lost; the index into `losses` is kind * LOSSES + loss. */
+enum loss {
+	LOSS_RING_FULL = 0,	  /* forgotten again, so that the next occurrence retries */
+	LOSS_MAP_FULL = 1,	  /* recorded, but neither counted nor deduplicated */
+	LOSS_BUSY = 2,		  /* preempted another program on the same CPU */
+	LOSS_PATH_LONG = 3,	  /* more than PATH_BYTES */
+	LOSS_PATH_DEEP = 4,	  /* more than PATH_STEPS directories and mounts */
+	LOSS_PATH_UNREADABLE = 5, /* a name could not be read */
+	LOSS_NUMBER = 6,	  /* a system call number beyond SYSCALLS, or of x32 */
+	LOSSES = 7,
+};
+
+enum record_flag {
+	RECORD_RUNTIME = 1,
+	RECORD_DIRECTORY = 2,
+	RECORD_SCRIPT = 4,
+	RECORD_REFUSED = 8,
+	RECORD_COMPAT = 16,
+};
+
+/* What there is to know of a path; several may be set. */
+enum path_flag {
+	PATH_LONG = 1,
+	PATH_DEEP = 2,
+	PATH_UNREADABLE = 4,
+	PATH_DELETED = 8,
+	PATH_INTERNAL = 16, /* a file system that is mounted nowhere: name, type */
+	PATH_DETACHED = 32, /* its mount is in no namespace */
+	PATH_OUTSIDE = 64,  /* its mount is in another mount namespace */
+};
+
+enum access {
+	ACCESS_READ = 1,
+	ACCESS_WRITE = 2,
+	ACCESS_CREATE = 4,
+};
+
+enum direction {
+	DIRECTION_EGRESS = 1,
+	DIRECTION_INGRESS = 2,
+	DIRECTION_LISTEN = 3,
+};
+
+/*
+ * A path is its names, the last one first, each ended by NUL; none for "/".
+ * PATH_BYTES counts a separator for each name, as PATH_MAX does.
+ */
+#define PATH_BYTES 4096
+#define NAME_BYTES 256
+/*
+ * Directories and mounts together. 512 keeps the verifier's work far below its
+ * limit; a path of PATH_BYTES has more only when most names have under 7 bytes.
+ */
+#define PATH_STEPS 512
+
+/* The cgroup's ancestors that are read; deeper ones than this have no names. */
+#define CGROUP_STEPS 12
+#define CGROUP_NAME_BYTES 128
+
+/*
+ * The start of every record. The strings follow it without padding, in this
+ * order: cgroups, exe, path, parent. Host byte order.
+ */
+struct record {
+	__u64 id;   /* of the map entry that counts it; 0 if there is none */
+	__u64 time; /* boot time, ns */
+	__u32 mntns;
+	__u32 pid;
+	__u16 cgroups_len;
+	__u16 exe_len;
+	__u16 path_len;
+	__u16 parent_len;
+	__u8 kind;
+	__u8 flags;
+	__u8 exe_flags;
+	__u8 path_flags;
+	__u8 parent_flags;
+	__u8 access;
+	__u8 direction;
+	__u8 capability;
+	__u32 syscall;
+	__u16 protocol;
+	__u16 port;	  /* host byte order */
+	__u8 address[16]; /* v4 as v4-mapped v6 */
+};
+
+/* The value of the maps that hold what was already seen. */
+struct seen {
+	__u64 id;
+	__u64 count;
+	__u64 first; /* boot time, ns */
+	__u64 last;
+};
+
+#define SYSCALLS 512 /* the highest number today is 470 */
+#define ARCHES 2     /* native, compat */
+
+/*
+ * What is kept for a mount namespace. A byte for each system call, as setting
+ * single bits from several CPUs needs instructions that 5.10 does not have.
+ */
+struct namespace {
+	__u64 ignored;
+	__u8 called[ARCHES * SYSCALLS];
+	__u8 called_by_runtime[ARCHES * SYSCALLS];
+};
+
+#endif

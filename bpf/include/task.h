@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Who acts: its mount namespace, its executable, its cgroups. */
+#ifndef TASK_H
+#define TASK_H
+
+#include "path.h"
+
+struct actor {
+	struct mnt_namespace *ns;
+	struct file *exe;
+	struct file_id id;
+	__u32 mntns;
+	__u16 flags; /* RECORD_RUNTIME */
+};
+
+static __always_inline bool has_current_task_btf(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
+}
+
+static __always_inline struct task_struct *current_task(void)
+{
+	return (struct task_struct *)bpf_get_current_task();
+}
+
+static __always_inline bool is_ignored(__u32 mntns)
+{
+	struct namespace *ns = bpf_map_lookup_elem(&namespaces, &mntns);
+
+	return ns && ns->ignored;
+}
+
+/*
+ * Whether exe is the container runtime's, at work inside the namespace own: its
+ * mount is not there, nor in another container's, and it was not started there.
+ * So a program that a container runs from a memfd, or whose mount it takes away,
+ * stays the container's own.
+ */
+static __always_inline bool is_runtime(struct file *exe, struct mnt_namespace *own, __u32 mntns)
+{
+	struct mount *mount = mount_of_file(exe);
+	struct executed_key key = {.mntns = mntns};
+	int place = place_of(mount, own);
+
+	if (!place)
+		return false;
+	if (place == PATH_OUTSIDE) {
+		__u32 theirs = BPF_CORE_READ(mount, mnt_ns, ns.inum);
+		struct namespace *ns = bpf_map_lookup_elem(&namespaces, &theirs);
+
+		if (ns && !ns->ignored)
+			return false;
+	}
+	key.inode = BPF_CORE_READ(exe, f_inode, i_ino);
+	key.device = BPF_CORE_READ(exe, f_inode, i_sb, s_dev);
+	return !bpf_map_lookup_elem(&executed, &key);
+}
+
+/* Fills a; false when the task is of no interest. */
+static __always_inline bool act(struct task_struct *task, struct actor *a)
+{
+	struct mnt_namespace *ns = BPF_CORE_READ(task, nsproxy, mnt_ns);
+	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
+	__u32 mntns = BPF_CORE_READ(ns, ns.inum);
+
+	if (!ns || !exe || is_ignored(mntns))
+		return false; /* without an executable: a kernel thread */
+	a->ns = ns;
+	a->mntns = mntns;
+	a->exe = exe;
+	identify(exe, &a->id);
+	a->flags = is_runtime(exe, ns, mntns) ? RECORD_RUNTIME : 0;
+	return true;
+}
+
+/* The names from a cgroup up to below the root; none when it is too deep. */
+static __always_inline void append_cgroup(struct scratch *s, struct cgroup *cgroup)
+{
+	struct cgroup_subsys_state *css = (void *)cgroup + bpf_core_field_offset(struct cgroup, self);
+	struct cgroup_subsys_state *parent;
+	__u64 start = s->used, used = start;
+	long n;
+
+	for (int i = 0; i < CGROUP_STEPS; i++) {
+		parent = BPF_CORE_READ(css, parent);
+		if (!parent) {
+			s->used = used;
+			return;
+		}
+		n = bpf_probe_read_kernel_str(&s->data[used & (DATA_BYTES - 1)], CGROUP_NAME_BYTES,
+					      BPF_CORE_READ(css, cgroup, kn, name));
+		if (n <= 0)
+			return;
+		used += n & (2 * CGROUP_NAME_BYTES - 1);
+		css = parent;
+	}
+}
+
+/*
+ * Appends the cgroups' names of the current task: of the default hierarchy, then
+ * of a version 1 hierarchy that runtimes use, each from leaf to root.
+ */
+__noinline int append_cgroups(__u32 slot)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
+	struct css_set *css_set = BPF_CORE_READ(current_task(), cgroups);
+	struct cgroup *unified = BPF_CORE_READ(css_set, dfl_cgrp), *v1;
+	struct cgroup_subsys_state *css = NULL;
+	__u64 offset = bpf_core_field_offset(struct css_set, subsys);
+
+	if (!s)
+		return 0;
+	append_cgroup(s, unified);
+	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
+		offset += 8 * bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
+	else if (bpf_core_enum_value_exists(enum cgroup_subsys_id, pids_cgrp_id))
+		offset += 8 * bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id);
+	else
+		return 0;
+	bpf_probe_read_kernel(&css, sizeof(css), (void *)css_set + offset);
+	v1 = BPF_CORE_READ(css, cgroup);
+	if (v1 != unified)
+		append_cgroup(s, v1);
+	return 0;
+}
+
+/* Fills in what every record says of its actor: cgroups, then executable. */
+static __always_inline void describe(struct scratch *s, __u32 slot, enum kind kind, struct actor *a)
+{
+	__u64 before;
+
+	s->record.mntns = a->mntns;
+	s->record.flags = a->flags;
+	append_cgroups(slot);
+	s->record.cgroups_len = s->used;
+	if (a->flags & RECORD_RUNTIME)
+		return;
+	before = s->used;
+	s->record.exe_flags = append_path(slot, (__u64)a->exe, (__u64)a->ns);
+	s->record.exe_len = s->used - before;
+	lose_path(kind, s->record.exe_flags);
+}
+
+static __always_inline void describe_path(struct scratch *s, __u32 slot, enum kind kind, struct file *file,
+					  struct mnt_namespace *ns)
+{
+	__u64 before = s->used;
+
+	s->record.path_flags = append_path(slot, (__u64)file, (__u64)ns);
+	s->record.path_len = s->used - before;
+	lose_path(kind, s->record.path_flags);
+}
+
+#endif

@@ -1,0 +1,80 @@
+//go:build linux
+
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// Why a probe cannot be opened; an OpenError wraps one of them.
+var (
+	ErrNoBTF       = errors.New("kernel has no type information (BTF)")
+	ErrPermission  = errors.New("not permitted to load programs")
+	ErrLockdown    = errors.New("kernel is locked down")
+	ErrUnsupported = errors.New("kernel lacks what the programs need")
+)
+
+// ErrRecord is returned for bytes that no program of ours can have written.
+var ErrRecord = errors.New("malformed record")
+
+// OpenError tells why a probe cannot be opened.
+type OpenError struct {
+	Reason error // ErrNoBTF, ErrPermission, ErrLockdown or ErrUnsupported
+	Err    error // what the kernel said; may be nil
+}
+
+func (e *OpenError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("open probe: %v", e.Reason)
+	}
+	return fmt.Sprintf("open probe: %v: %v", e.Reason, e.Err)
+}
+
+// Unwrap gives the reason and what the kernel said.
+func (e *OpenError) Unwrap() []error { return []error{e.Reason, e.Err} }
+
+// Hint says what a user can do about it.
+func (e *OpenError) Hint() string {
+	switch {
+	case errors.Is(e.Reason, ErrNoBTF):
+		return "use a kernel of 5.8 or later that is built with CONFIG_DEBUG_INFO_BTF=y"
+	case errors.Is(e.Reason, ErrLockdown):
+		return "the node runs in lockdown mode confidentiality, which forbids to read kernel memory; mode integrity allows it"
+	case errors.Is(e.Reason, ErrPermission):
+		return "run as root with all capabilities (a privileged pod), or at least BPF, PERFMON, NET_ADMIN and SYS_ADMIN"
+	default:
+		return "use a kernel of 5.8 or later with tracepoints and control group BPF"
+	}
+}
+
+// explain makes an OpenError of what went wrong while loading.
+func explain(err error) error {
+	reason := ErrUnsupported
+	switch {
+	case errors.Is(err, btf.ErrNotFound) && !hasBTF():
+		reason = ErrNoBTF
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, fs.ErrPermission):
+		reason = ErrPermission
+		if mode, err := os.ReadFile("/sys/kernel/security/lockdown"); err == nil && strings.Contains(string(mode), "[confidentiality]") {
+			reason = ErrLockdown
+		}
+	}
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) && errors.Is(err, unix.EACCES) {
+		reason = ErrUnsupported // the verifier refused, not the permission
+	}
+	return &OpenError{Reason: reason, Err: err}
+}
+
+func hasBTF() bool {
+	_, err := os.Stat("/sys/kernel/btf/vmlinux")
+	return err == nil
+}

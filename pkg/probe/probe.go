@@ -1,0 +1,250 @@
+//go:build linux
+
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/autopolicy/kubectl-autopolicy/bpf"
+)
+
+// Options of a probe. The zero value observes everything but the host's and the
+// caller's own mount namespace.
+type Options struct {
+	// RingBytes is the size of the buffer between kernel and reader, rounded up
+	// to a power of two; 4 MiB holds some 15,000 new facts.
+	RingBytes int
+	// How many different facts are told apart, by kind; what is beyond is
+	// recorded, but every time and uncounted, and shows in Lost. The defaults,
+	// some 30 MB together, suit 100 containers: 4,096 processes, 65,536 files,
+	// 16,384 sockets, 8,192 capabilities, 2,048 mount namespaces.
+	Processes, Files, Sockets, Capabilities, Namespaces int
+	// CgroupRoot is where the root of the cgroup v2 hierarchy is mounted. When
+	// empty, the probe mounts it for itself where nobody else sees it.
+	CgroupRoot string
+	// Ignore are further mount namespaces not to observe.
+	Ignore []uint32
+}
+
+// Features tell what a probe can see on this kernel.
+type Features struct {
+	Programs []string          // attached, sorted
+	Missing  map[string]string // program to the reason why it is not attached
+}
+
+// Probe is a set of loaded and attached programs. Its methods may be used from
+// several goroutines, but Run from one at a time.
+type Probe struct {
+	collection *ebpf.Collection
+	links      []link.Link
+	reader     *ringbuf.Reader
+	features   Features
+}
+
+// cgroupAttach says where the programs that are no tracepoints attach.
+func cgroupAttach() map[string]ebpf.AttachType {
+	return map[string]ebpf.AttachType{
+		"note_send4":    ebpf.AttachCGroupUDP4Sendmsg,
+		"note_send6":    ebpf.AttachCGroupUDP6Sendmsg,
+		"note_receive4": ebpf.AttachCGroupUDP4Recvmsg,
+		"note_receive6": ebpf.AttachCGroupUDP6Recvmsg,
+	}
+}
+
+// Open loads the programs and attaches them; from its return on, what happens is
+// recorded. Errors are *OpenError. The caller closes the probe, which removes
+// everything from the kernel; the kernel does so when the process ends.
+func Open(o Options) (_ *Probe, err error) {
+	if Arches(runtime.GOARCH) == nil {
+		return nil, &OpenError{Reason: ErrUnsupported, Err: fmt.Errorf("architecture %s", runtime.GOARCH)}
+	}
+	if !hasBTF() {
+		return nil, &OpenError{Reason: ErrNoBTF}
+	}
+	// Before 5.11 maps count as locked memory; without the right to raise the
+	// limit, loading says what is missing.
+	limitErr := rlimit.RemoveMemlock()
+	p := &Probe{features: Features{Missing: map[string]string{}}}
+	defer func() {
+		if err != nil {
+			err = explain(errors.Join(err, p.Close()))
+		}
+	}()
+	if err := p.load(o); err != nil {
+		return nil, errors.Join(err, limitErr)
+	}
+	if err := p.configure(o); err != nil {
+		return nil, err
+	}
+	if p.reader, err = ringbuf.NewReader(p.collection.Maps["records"]); err != nil {
+		return nil, fmt.Errorf("read ring buffer: %w", err)
+	}
+	if err := p.attach(o); err != nil {
+		return nil, err
+	}
+	p.features.Programs = slices.Sorted(maps.Keys(p.collection.Programs))
+	for name := range p.features.Missing {
+		p.features.Programs = slices.DeleteFunc(p.features.Programs, func(n string) bool { return n == name })
+	}
+	return p, nil
+}
+
+func (p *Probe) load(o Options) error {
+	spec, err := bpf.LoadFloor()
+	if err != nil {
+		return fmt.Errorf("load objects: %w", err)
+	}
+	for name, size := range map[string]int{
+		"processes": o.Processes, "files": o.Files, "sockets": o.Sockets,
+		"capabilities": o.Capabilities, "namespaces": o.Namespaces,
+	} {
+		if size > 0 {
+			spec.Maps[name].MaxEntries = uint32(size)
+		}
+	}
+	if o.RingBytes > 0 {
+		size := os.Getpagesize()
+		for size < o.RingBytes {
+			size *= 2
+		}
+		spec.Maps["records"].MaxEntries = uint32(size)
+	}
+	// The tracepoint came with Linux 6.14.
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("load kernel types: %w", err)
+	}
+	var tracepoint *btf.Typedef
+	if err := kernel.TypeByName("btf_trace_cap_capable", &tracepoint); err != nil {
+		delete(spec.Programs, "note_capability")
+		p.features.Missing["note_capability"] = "the kernel has no tracepoint cap_capable"
+	}
+	if p.collection, err = ebpf.NewCollection(spec); err != nil {
+		return fmt.Errorf("load programs: %w", err)
+	}
+	return nil
+}
+
+// configure fills the maps that the programs only read.
+func (p *Probe) configure(o Options) error {
+	for _, path := range []string{"/proc/1/ns/mnt", "/proc/self/ns/mnt"} {
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrPermission) && path != "/proc/self/ns/mnt" {
+			continue // process 1 may do more than we; the caller's is the host's, or it ignores that
+		}
+		if err != nil {
+			return fmt.Errorf("find mount namespace: %w", err)
+		}
+		if err := p.Ignore(uint32(info.Sys().(*syscall.Stat_t).Ino)); err != nil {
+			return err
+		}
+	}
+	for _, ns := range o.Ignore {
+		if err := p.Ignore(ns); err != nil {
+			return err
+		}
+	}
+	for _, check := range passingChecks() {
+		for compat, arch := range Arches(runtime.GOARCH) {
+			for _, name := range check.names() {
+				number, ok := syscallNumber(arch, name)
+				if !ok {
+					continue
+				}
+				key := bpf.FloorPassingKey{
+					Capability: uint32(slices.Index(capabilityNames(), check.capability)),
+					Compat:     uint32(compat),
+					Syscall:    uint64(number),
+				}
+				if err := p.collection.Maps["passing"].Put(key, uint8(1)); err != nil {
+					return fmt.Errorf("set capability check %s in %s: %w", check.capability, name, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (p *Probe) attach(o Options) error {
+	root := o.CgroupRoot
+	var reason string
+	if root == "" {
+		mount, err := mountCgroup2()
+		if err != nil {
+			reason = err.Error()
+		} else {
+			defer mount.Close()
+			root = fmt.Sprintf("/proc/self/fd/%d", mount.Fd())
+		}
+	}
+	attachTypes := cgroupAttach()
+	for name, program := range p.collection.Programs {
+		attachType, isCgroup := attachTypes[name]
+		if isCgroup && root == "" {
+			p.features.Missing[name] = reason
+			continue
+		}
+		var l link.Link
+		var err error
+		if isCgroup {
+			l, err = link.AttachCgroup(link.CgroupOptions{Path: root, Attach: attachType, Program: program})
+		} else {
+			l, err = link.AttachTracing(link.TracingOptions{Program: program})
+		}
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		p.links = append(p.links, l)
+	}
+	return nil
+}
+
+// Gaps say in words what cannot be seen for what is missing, sorted.
+func (f Features) Gaps() []string {
+	var gaps []string
+	for name, reason := range f.Missing {
+		what := "UDP"
+		if name == "note_capability" {
+			what = "capabilities"
+		}
+		gaps = append(gaps, fmt.Sprintf("%s not observed: %s", what, reason))
+	}
+	slices.Sort(gaps)
+	return slices.Compact(gaps)
+}
+
+// Features tell what the probe can see.
+func (p *Probe) Features() Features {
+	return Features{Programs: slices.Clone(p.features.Programs), Missing: maps.Clone(p.features.Missing)}
+}
+
+// Close detaches the programs and frees them and their maps. It ends Run. What
+// was not read is gone. Closing twice is harmless.
+func (p *Probe) Close() error {
+	var errs []error
+	for _, l := range p.links {
+		errs = append(errs, l.Close())
+	}
+	p.links = nil
+	if p.reader != nil {
+		errs = append(errs, io.Closer(p.reader).Close())
+	}
+	if p.collection != nil {
+		p.collection.Close()
+	}
+	return errors.Join(errs...)
+}

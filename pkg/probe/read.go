@@ -1,0 +1,66 @@
+//go:build linux
+
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+)
+
+// ErrClosed is returned by Run when the probe was closed meanwhile.
+var ErrClosed = errors.New("probe is closed")
+
+// Run hands every record to handle, in its own goroutine, until ctx is done; what
+// was recorded until then is still handed over, and Run returns nil. handle must
+// not block for long: while it does, the ring fills up, and what does not fit is
+// lost until it happens again. Run may be called again later.
+func (p *Probe) Run(ctx context.Context, handle func(Record)) error {
+	stop := context.AfterFunc(ctx, func() {
+		// Its only error is that the reader is closed, which Read reports too.
+		_ = p.reader.Flush()
+	})
+	defer stop()
+	var raw ringbuf.Record
+	var end time.Time // of what is handed over; set when ctx is done
+	for {
+		err := p.reader.ReadInto(&raw)
+		switch {
+		case errors.Is(err, ringbuf.ErrFlushed):
+			if ctx.Err() != nil {
+				return nil
+			}
+			continue // of a former Run
+		case errors.Is(err, ringbuf.ErrClosed):
+			return ErrClosed
+		case err != nil:
+			return fmt.Errorf("read ring buffer: %w", err)
+		}
+		record, err := decode(raw.RawSample, wallTime)
+		if err != nil {
+			return fmt.Errorf("decode record: %w", err)
+		}
+		if ctx.Err() != nil {
+			if end.IsZero() {
+				end = time.Now()
+			} else if record.Time.After(end) {
+				handle(record)
+				return nil // containers would keep the ring from becoming empty
+			}
+		}
+		handle(record)
+	}
+}
+
+// wallTime turns boot time in nanoseconds into wall time, as the clocks stand now.
+func wallTime(boot uint64) time.Time {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return time.Now()
+	}
+	return time.Now().Add(-time.Duration(now.Nano() - int64(boot))).UTC()
+}

@@ -1,0 +1,207 @@
+//go:build linux
+
+package probe
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/autopolicy/kubectl-autopolicy/bpf"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+)
+
+// Record is the first occurrence of a fact in one mount namespace.
+type Record struct {
+	MountNS uint32 // inode number of the task's mount namespace
+	PID     int    // process, in the initial PID namespace
+	// CgroupNames are the task's cgroups, escaped: of the default hierarchy from
+	// leaf to root, then of a version 1 hierarchy. A container may make cgroups
+	// below its own and name them as it likes, so of several names that look
+	// right the last one of a hierarchy counts. Empty when they are too deep.
+	CgroupNames []string
+	// ID is the fact's in Counts; zero when the map was full and nothing counts.
+	ID   uint64
+	Time time.Time
+	Fact behavior.Fact
+	// Truncated: one of the paths could not be read up to its beginning.
+	Truncated bool
+	// Deleted: the file had no name any more; Path is where it was.
+	Deleted bool
+	// Directory: a file fact about a directory that was opened.
+	Directory bool
+	// Script: the process was started as a script, and Path is its interpreter.
+	// The script itself is a file that the interpreter reads.
+	Script bool
+}
+
+const (
+	truncatedPath = uint8(bpf.FloorPathFlagPATH_LONG | bpf.FloorPathFlagPATH_DEEP | bpf.FloorPathFlagPATH_UNREADABLE)
+	headerBytes   = int(unsafe.Sizeof(bpf.FloorRecord{}))
+)
+
+// decode makes a Record of what the programs wrote. wall turns boot time into
+// wall time.
+func decode(raw []byte, wall func(boot uint64) time.Time) (Record, error) {
+	var h bpf.FloorRecord
+	if len(raw) < headerBytes {
+		return Record{}, fmt.Errorf("%w: %d bytes", ErrRecord, len(raw))
+	}
+	if _, err := binary.Decode(raw[:headerBytes], binary.NativeEndian, &h); err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrRecord, err)
+	}
+	rest := raw[headerBytes:]
+	var parts [4][][]byte
+	for i, n := range []uint16{h.CgroupsLen, h.ExeLen, h.PathLen, h.ParentLen} {
+		if int(n) > len(rest) {
+			return Record{}, fmt.Errorf("%w: string %d of %d bytes, %d are left", ErrRecord, i, n, len(rest))
+		}
+		var err error
+		if parts[i], err = names(rest[:n]); err != nil {
+			return Record{}, err
+		}
+		rest = rest[n:]
+	}
+	if len(rest) > 0 {
+		return Record{}, fmt.Errorf("%w: %d bytes too many", ErrRecord, len(rest))
+	}
+	r := Record{
+		MountNS:   h.Mntns,
+		PID:       int(h.Pid),
+		ID:        h.Id,
+		Time:      wall(h.Time),
+		Truncated: (h.ExeFlags|h.PathFlags|h.ParentFlags)&truncatedPath != 0,
+		Directory: has(h.Flags, bpf.FloorRecordFlagRECORD_DIRECTORY),
+		Script:    has(h.Flags, bpf.FloorRecordFlagRECORD_SCRIPT),
+	}
+	for _, name := range parts[0] {
+		r.CgroupNames = append(r.CgroupNames, behavior.Escape(string(name)))
+	}
+	exe, file, parent := path(parts[1], h.ExeFlags), path(parts[2], h.PathFlags), path(parts[3], h.ParentFlags)
+	if has(h.Flags, bpf.FloorRecordFlagRECORD_RUNTIME) {
+		exe = ""
+	}
+	if h.ParentLen == 0 {
+		parent = ""
+	}
+	fact, err := factOf(&h, exe, file, parent)
+	if err != nil {
+		return Record{}, err
+	}
+	r.Fact = fact
+	switch fact.Kind {
+	case behavior.File:
+		r.Deleted = h.PathFlags&uint8(bpf.FloorPathFlagPATH_DELETED) != 0
+	case behavior.Process:
+		r.Deleted = h.ExeFlags&uint8(bpf.FloorPathFlagPATH_DELETED) != 0
+	}
+	return r, nil
+}
+
+func factOf(h *bpf.FloorRecord, exe, file, parent string) (behavior.Fact, error) {
+	f := behavior.Fact{Exe: exe, Runtime: has(h.Flags, bpf.FloorRecordFlagRECORD_RUNTIME)}
+	switch bpf.FloorKind(h.Kind) {
+	case bpf.FloorKindKIND_PROCESS:
+		f = behavior.Fact{Kind: behavior.Process, Path: exe, Parent: parent}
+	case bpf.FloorKindKIND_FILE:
+		f.Kind, f.Path, f.Access = behavior.File, file, behavior.Access(h.Access)
+	case bpf.FloorKindKIND_NETWORK:
+		f.Kind, f.Port = behavior.Network, h.Port
+		var ok bool
+		if f.Direction, ok = direction(h.Direction); !ok {
+			return f, fmt.Errorf("%w: direction %d", ErrRecord, h.Direction)
+		}
+		if f.Protocol, ok = protocol(h.Protocol); !ok {
+			return f, fmt.Errorf("%w: protocol %d", ErrRecord, h.Protocol)
+		}
+		if f.Direction != behavior.Listen {
+			f.Peer.Address = netip.AddrFrom16(h.Address).Unmap()
+		}
+	case bpf.FloorKindKIND_CAPABILITY:
+		arches := Arches(runtime.GOARCH)
+		f.Kind, f.Name, f.Syscall = behavior.Capability, CapabilityName(int(h.Capability)), SyscallName(arches[0], int(h.Syscall))
+		if has(h.Flags, bpf.FloorRecordFlagRECORD_COMPAT) {
+			f.Syscall = SyscallName(arches[1], int(h.Syscall))
+		}
+		f.Refused = has(h.Flags, bpf.FloorRecordFlagRECORD_REFUSED)
+	default:
+		return f, fmt.Errorf("%w: kind %d", ErrRecord, h.Kind)
+	}
+	if err := f.Validate(); err != nil {
+		return f, fmt.Errorf("%w: %w", ErrRecord, err)
+	}
+	return f, nil
+}
+
+func has(flags uint8, flag bpf.FloorRecordFlag) bool { return flags&uint8(flag) != 0 }
+
+func direction(d uint8) (behavior.Direction, bool) {
+	switch bpf.FloorDirection(d) {
+	case bpf.FloorDirectionDIRECTION_EGRESS:
+		return behavior.Egress, true
+	case bpf.FloorDirectionDIRECTION_INGRESS:
+		return behavior.Ingress, true
+	case bpf.FloorDirectionDIRECTION_LISTEN:
+		return behavior.Listen, true
+	}
+	return "", false
+}
+
+func protocol(number uint16) (string, bool) {
+	switch number {
+	case 6:
+		return "tcp", true
+	case 17:
+		return "udp", true
+	case 132:
+		return "sctp", true
+	}
+	return "", false
+}
+
+// names splits strings that each end in NUL.
+func names(raw []byte) ([][]byte, error) {
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	if raw[len(raw)-1] != 0 {
+		return nil, fmt.Errorf("%w: a name without its end", ErrRecord)
+	}
+	return bytes.Split(raw[:len(raw)-1], []byte{0}), nil
+}
+
+// path joins the names of a path, last one first, to escaped text; the package
+// comment says what stands before a path that is not absolute.
+func path(names [][]byte, flags uint8) string {
+	is := func(f bpf.FloorPathFlag) bool { return flags&uint8(f) != 0 }
+	if is(bpf.FloorPathFlagPATH_INTERNAL) {
+		var name, filesystem string
+		if len(names) > 0 {
+			name = string(names[0])
+		}
+		if len(names) > 1 {
+			filesystem = string(names[1])
+		}
+		if strings.HasPrefix(name, "memfd:") {
+			return behavior.Escape(name)
+		}
+		return behavior.Escape(filesystem + ":" + name)
+	}
+	slices.Reverse(names)
+	p := "/" + string(bytes.Join(names, []byte{'/'}))
+	switch {
+	case flags&truncatedPath != 0:
+		p = "truncated:" + p
+	case is(bpf.FloorPathFlagPATH_DETACHED):
+		p = "detached:" + p
+	case is(bpf.FloorPathFlagPATH_OUTSIDE):
+		p = "outside:" + p
+	}
+	return behavior.Escape(p)
+}
