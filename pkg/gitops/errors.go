@@ -143,7 +143,11 @@ func (e *DirtyError) Error() string {
 	if n := len(e.Files) - len(files); n > 0 {
 		s += fmt.Sprintf(" and %d more", n)
 	}
-	return "folder " + escape(e.Dir) + " has changes that are not committed: " + s
+	where := "folder " + escape(e.Dir)
+	if e.Dir == "" {
+		where = "the worktree"
+	}
+	return where + " has changes that are not committed: " + s
 }
 
 func (e *DirtyError) Hint() string {
@@ -223,15 +227,22 @@ func (e *NetworkError) Hint() string {
 	return "check the host name, the network and HTTPS_PROXY; nothing was changed"
 }
 
-// UncertainError says that the connection was lost during a push and that the
-// server could not be asked whether it has the commit.
+// UncertainError says that the connection was lost during a push, before the
+// server's answer.
 type UncertainError struct {
 	Revision Revision
 	URL      string
-	Err      error
+	// Asked says that the server was reached once more, and did not have the
+	// commit; it can only appear if the server still works on the push.
+	Asked bool
+	Err   error
 }
 
 func (e *UncertainError) Error() string {
+	if e.Asked {
+		return fmt.Sprintf("connection to %s was lost during the push, the remote does not have commit %s: %s",
+			escape(e.URL), e.Revision, escape(e.Err.Error()))
+	}
 	return fmt.Sprintf("connection to %s was lost during the push, commit %s may or may not be there: %s",
 		escape(e.URL), e.Revision, escape(e.Err.Error()))
 }

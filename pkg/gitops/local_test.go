@@ -120,6 +120,44 @@ func TestManyWritersLoseNothing(t *testing.T) {
 	fsck(t, dir)
 }
 
+// The locks must be the ones that git takes: neither side may lose a commit.
+func TestGitCommitsAtTheSameTime(t *testing.T) {
+	dir := worktree(t, filepath.Join(sandbox(t), "repo"))
+	const rounds = 8
+	done := make(chan int)
+	go func() {
+		made := 0
+		for made < rounds && t.Context().Err() == nil {
+			// Fails while the other side holds a lock.
+			if _, err := tryGit(dir, "", "commit", "-q", "--allow-empty", "-m", fmt.Sprint("theirs ", made)); err == nil {
+				made++
+			}
+		}
+		done <- made
+	}()
+	r := open(t, gitops.Options{URL: dir})
+	for made := 0; made < rounds; {
+		c := change(t, r, map[string]string{fmt.Sprint("mine-", made): "1"})
+		_, err := r.Commit(context.Background(), c, func(context.Context, gitops.Tree, gitops.Revision) (gitops.Change, error) { return c, nil })
+		var busy *gitops.BusyError
+		var overtaken *gitops.OvertakenError
+		switch {
+		case err == nil:
+			made++
+		case !errors.As(err, &busy) && !errors.As(err, &overtaken):
+			t.Fatal(err)
+		}
+	}
+	theirs := <-done
+	if got := git(t, dir, "rev-list", "--count", "HEAD"); got != fmt.Sprint(1+rounds+theirs) {
+		t.Errorf("%s commits, want 1 + %d + %d", got, rounds, theirs)
+	}
+	if got := git(t, dir, "status", "--porcelain"); got != "" {
+		t.Errorf("git status is %s", got)
+	}
+	fsck(t, dir)
+}
+
 func TestOpenRefuses(t *testing.T) {
 	dir := sandbox(t)
 	git(t, dir, "init", "-q", "--bare", "full.git")

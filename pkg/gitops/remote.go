@@ -134,7 +134,9 @@ func (m *remote) find(ar *packp.AdvRefs) (plumbing.Hash, error) {
 				known = append(known, n.Short())
 			}
 		}
-		return h, missingBranch(m.branch.Short(), known)
+		if len(known) > 0 { // else it becomes the first one
+			return h, missingBranch(m.branch.Short(), known)
+		}
 	}
 	return h, nil
 }
@@ -253,10 +255,7 @@ func (m *remote) settle(ctx context.Context, p proposal, cause error) error {
 		return &UncertainError{Revision: revision(p.new), URL: m.url, Err: errors.Join(cause, err)}
 	}
 	if m.tip == p.old {
-		if cause == nil {
-			cause = &RefusedError{Branch: m.branch.Short(), Words: "the server gave no reason"}
-		}
-		return cause
+		return m.absent(p, cause)
 	}
 	if !m.tip.IsZero() {
 		if ok, err := isAncestor(m.store, p.new, m.tip); err != nil || ok {
@@ -264,6 +263,19 @@ func (m *remote) settle(ctx context.Context, p proposal, cause error) error {
 		}
 	}
 	return errOvertaken
+}
+
+// absent is the error for a commit that the server was asked for and does not
+// have. Where only the connection was lost, the server may still be at work.
+func (m *remote) absent(p proposal, cause error) error {
+	var lost *NetworkError
+	switch {
+	case cause == nil:
+		return &RefusedError{Branch: m.branch.Short(), Words: "the server gave no reason"}
+	case errors.As(cause, &lost), errors.Is(cause, context.Canceled):
+		return &UncertainError{Revision: revision(p.new), URL: m.url, Asked: true, Err: cause}
+	}
+	return cause
 }
 
 // session opens a connection, and stops waiting for it when ctx ends: go-git's

@@ -9,16 +9,13 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
-	"github.com/go-git/go-git/v5/plumbing/format/gitignore"
 	"github.com/go-git/go-git/v5/plumbing/format/index"
 )
 
@@ -224,89 +221,18 @@ func (w *worktree) sameOnDisk(p string, at *index.Entry) (bool, error) {
 	return w.crlf && plumbing.ComputeHash(plumbing.BlobObject, []byte(unix)) == at.Hash, nil
 }
 
-// untracked adds the files below dir that the index does not know and that no
-// ignore file names.
-func (w *worktree) untracked(ctx context.Context, dir string, dirty map[string]bool) error {
-	patterns, err := gitignore.LoadGlobalPatterns(osfs.New("/"))
-	if err != nil {
-		return fmt.Errorf("read global ignore file: %w", err)
-	}
-	exclude, err := os.ReadFile(filepath.Join(w.commonDir, "info", "exclude"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read ignore file: %w", err)
-	}
-	patterns = append(patterns, parseIgnore(exclude, nil)...)
-	for _, d := range append([]string{"."}, parents(join(dir, "x"))...) {
-		if d != dir { // its own are read by the walk
-			patterns = append(patterns, w.ignoreFile(d)...)
-		}
-	}
-	top := filepath.FromSlash(dir)
-	if top == "" {
-		top = "."
-	}
-	if _, err := w.root.Lstat(top); err != nil {
-		return nil // the folder is not there
-	}
-	return fs.WalkDir(w.root.FS(), filepath.ToSlash(top), func(p string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return fmt.Errorf("list worktree: %w", err)
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case p == ".git":
-			return skip(d)
-		case w.byPath[p] != nil:
-			return nil
-		case p != "." && gitignore.NewMatcher(patterns).Match(strings.Split(p, "/"), d.IsDir()):
-			return skip(d)
-		case d.IsDir():
-			patterns = append(patterns, w.ignoreFile(p)...)
-		default:
-			dirty[p] = true
-		}
-		return nil
-	})
-}
-
-func skip(d fs.DirEntry) error {
-	if d.IsDir() {
-		return fs.SkipDir
-	}
-	return nil
-}
-
-// ignoreFile returns the patterns of a folder's .gitignore; one that is not
-// there or cannot be read ignores nothing.
-func (w *worktree) ignoreFile(dir string) []gitignore.Pattern {
-	data, err := w.root.ReadFile(filepath.FromSlash(path.Join(dir, ".gitignore")))
-	if err != nil {
-		return nil
-	}
-	var domain []string
-	if dir != "." {
-		domain = strings.Split(dir, "/")
-	}
-	return parseIgnore(data, domain)
-}
-
-func parseIgnore(data []byte, domain []string) []gitignore.Pattern {
-	var out []gitignore.Pattern
-	for line := range strings.Lines(string(data)) {
-		line = strings.TrimRight(line, "\r\n")
-		if line != "" && !strings.HasPrefix(line, "#") {
-			out = append(out, gitignore.ParsePattern(line, domain))
-		}
-	}
-	return out
-}
-
 // publish moves the branch, then files and index. What is likely to fail, the
 // writing, is done before the branch moves; renames remain for after it.
 func (w *worktree) publish(ctx context.Context, p proposal) error {
 	dir, err := cleanDir(p.change.Dir)
 	if err != nil {
 		return err
+	}
+	// With the index locked git cannot commit here, so what is seen now stays.
+	if at, err := w.head(); err != nil {
+		return err
+	} else if at != p.old {
+		return errOvertaken
 	}
 	if err := w.checkClean(ctx, dir, p.old, p.files); err != nil {
 		return err
