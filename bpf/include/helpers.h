@@ -39,6 +39,7 @@ static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
 static long (*bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u64 flags) = (void *)130;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 static long (*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
+static long (*bpf_loop)(__u32 times, void *callback, void *context, __u64 flags) = (void *)181;
 
 #define bpf_ntohs(x) __builtin_bswap16(x)
 

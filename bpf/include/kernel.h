@@ -201,6 +201,7 @@ struct pt_regs {
 
 enum bpf_func_id {
 	BPF_FUNC_get_current_task_btf = 158,
+	BPF_FUNC_loop = 181,
 };
 
 enum cgroup_subsys_id {

@@ -81,6 +81,11 @@ struct scratch {
 	__u64 busy;
 	__u64 issued;
 	__u64 used; /* bytes of data */
+	/* The state of a walk up a path: kept here, the verifier need not follow it. */
+	__u64 dentry;
+	__u64 mount;
+	__u64 path_start;
+	__u64 path_flags;
 	struct record record;
 	__u8 data[DATA_BYTES + NAME_BYTES];
 };

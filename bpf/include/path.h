@@ -50,11 +50,50 @@ static __always_inline int place_of(struct mount *mount, struct mnt_namespace *o
 }
 
 /* Appends a NUL-terminated name; its length with the NUL, or 0 on a fault. */
-static __always_inline __u64 append_name(struct scratch *s, __u64 used, const void *name)
+static __always_inline __u64 append_name(struct scratch *s, const void *name)
 {
-	long n = bpf_probe_read_kernel_str(&s->data[used & (DATA_BYTES - 1)], NAME_BYTES, name);
+	long n = bpf_probe_read_kernel_str(&s->data[s->used & (DATA_BYTES - 1)], NAME_BYTES, name);
 
 	return n < 0 ? 0 : n & (2 * NAME_BYTES - 1);
+}
+
+static __always_inline long end_path(struct scratch *s, __u64 flag)
+{
+	s->path_flags = (s->path_flags & ~(__u64)PATH_DEEP) | flag;
+	return 1;
+}
+
+/* One step up a path, from s->dentry below s->mount. Returns 1 at the end. */
+static long step(__u32 i, __u32 *slot)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, slot);
+	struct dentry *dentry, *parent;
+	struct mount *mount, *up;
+	__u64 n;
+
+	if (!s)
+		return 1;
+	dentry = (struct dentry *)s->dentry;
+	mount = (struct mount *)s->mount;
+	if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
+		up = BPF_CORE_READ(mount, mnt_parent);
+		if (up == mount)
+			return end_path(s, 0);
+		s->dentry = (__u64)BPF_CORE_READ(mount, mnt_mountpoint);
+		s->mount = (__u64)up;
+		return 0;
+	}
+	parent = BPF_CORE_READ(dentry, d_parent);
+	n = append_name(s, BPF_CORE_READ(dentry, d_name.name));
+	if (dentry == parent) /* the root of a file system that is not reachable */
+		return end_path(s, PATH_DETACHED);
+	if (n <= 1)
+		return end_path(s, PATH_UNREADABLE);
+	if (s->used + n - s->path_start > PATH_BYTES)
+		return end_path(s, PATH_LONG);
+	s->used += n;
+	s->dentry = (__u64)parent;
+	return 0;
 }
 
 /*
@@ -66,55 +105,34 @@ __noinline int append_path(__u32 slot, __u64 file_address, __u64 own_namespace)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
 	struct file *file = (struct file *)file_address;
-	struct dentry *dentry, *parent;
-	struct mount *mount, *up;
-	__u64 start, used, n;
+	struct dentry *dentry;
+	struct mount *mount;
 	int flags;
 
 	if (!s || !file)
 		return PATH_UNREADABLE;
 	dentry = BPF_CORE_READ(file, f_path.dentry);
 	mount = mount_of_file(file);
-	start = used = s->used;
 	flags = place_of(mount, (struct mnt_namespace *)own_namespace);
 	if (flags & PATH_INTERNAL) {
-		used += append_name(s, used, BPF_CORE_READ(dentry, d_name.name));
-		used += append_name(s, used, BPF_CORE_READ(file, f_inode, i_sb, s_type, name));
-		s->used = used;
+		s->used += append_name(s, BPF_CORE_READ(dentry, d_name.name));
+		s->used += append_name(s, BPF_CORE_READ(file, f_inode, i_sb, s_type, name));
 		return flags;
 	}
 	if (!BPF_CORE_READ(dentry, d_hash.pprev) && BPF_CORE_READ(dentry, d_parent) != dentry)
 		flags |= PATH_DELETED; /* as d_unlinked() */
-	for (int i = 0; i < PATH_STEPS; i++) {
-		parent = BPF_CORE_READ(dentry, d_parent);
-		if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
-			up = BPF_CORE_READ(mount, mnt_parent);
-			if (up == mount)
-				goto out;
-			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-			mount = up;
-			continue;
-		}
-		if (dentry == parent) { /* the root of a file system that is not reachable */
-			flags |= PATH_DETACHED;
-			goto out;
-		}
-		n = append_name(s, used, BPF_CORE_READ(dentry, d_name.name));
-		if (n <= 1) {
-			flags |= PATH_UNREADABLE;
-			goto out;
-		}
-		if (used + n - start > PATH_BYTES) {
-			flags |= PATH_LONG;
-			goto out;
-		}
-		used += n;
-		dentry = parent;
+	s->dentry = (__u64)dentry;
+	s->mount = (__u64)mount;
+	s->path_start = s->used;
+	s->path_flags = flags | PATH_DEEP; /* until an end is reached */
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+		bpf_loop(PATH_STEPS, step, &slot, 0);
+	} else {
+		for (int i = 0; i < PATH_STEPS_OLD; i++)
+			if (step(i, &slot))
+				break;
 	}
-	flags |= PATH_DEEP;
-out:
-	s->used = used;
-	return flags;
+	return s->path_flags;
 }
 
 static __always_inline void lose_path(enum kind kind, int flags)

@@ -20,7 +20,7 @@ enum loss {
 	LOSS_MAP_FULL = 1,	  /* recorded, but neither counted nor deduplicated */
 	LOSS_BUSY = 2,		  /* preempted another program on the same CPU */
 	LOSS_PATH_LONG = 3,	  /* more than PATH_BYTES */
-	LOSS_PATH_DEEP = 4,	  /* more than PATH_STEPS directories and mounts */
+	LOSS_PATH_DEEP = 4,	  /* more than PATH_STEPS */
 	LOSS_PATH_UNREADABLE = 5, /* a name could not be read */
 	LOSS_NUMBER = 6,	  /* a system call number beyond SYSCALLS, or of x32 */
 	LOSSES = 7,
@@ -64,10 +64,12 @@ enum direction {
 #define PATH_BYTES 4096
 #define NAME_BYTES 256
 /*
- * Directories and mounts together. 512 keeps the verifier's work far below its
- * limit; a path of PATH_BYTES has more only when most names have under 7 bytes.
+ * Directories and mounts together: more than fit into PATH_BYTES. Kernels before
+ * 5.17 lack bpf_loop and have the verifier walk through every step; there 512
+ * stays far below its limit.
  */
-#define PATH_STEPS 512
+#define PATH_STEPS 4096
+#define PATH_STEPS_OLD 512
 
 /* The cgroup's ancestors that are read; deeper ones than this have no names. */
 #define CGROUP_STEPS 12

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -98,20 +99,30 @@ func runAction(args []string) error {
 			return fmt.Errorf("error is %v, not EPERM", err)
 		}
 		return nil
-	case "getpid":
-		n, err := strconv.Atoi(args[1])
-		for range n {
-			unix.RawSyscall(unix.SYS_GETPID, 0, 0, 0)
-		}
+	case "unshare": // what follows is done in a mount namespace of its own
+		return unix.Unshare(unix.CLONE_NEWNS)
+	case "pause": // until the test says go on
+		fmt.Println("paused")
+		_, err := os.Stdin.Read(make([]byte, 3))
 		return err
-	case "reads":
-		n, err := strconv.Atoi(args[2])
-		for i := 0; i < n && err == nil; i++ {
-			err = open(args[1], unix.O_RDONLY)
-		}
-		return err
+	case "bench": // bench WHAT N: prints nanoseconds each
+		return bench(args[1], args[2])
 	}
 	return fmt.Errorf("unknown action")
+}
+
+func bench(what, times string) error {
+	n, err := strconv.Atoi(times)
+	begin := time.Now()
+	for i := 0; i < n && err == nil; i++ {
+		if what == "getpid" {
+			unix.RawSyscall(unix.SYS_GETPID, 0, 0, 0)
+		} else {
+			err = open("/etc/config", unix.O_RDONLY)
+		}
+	}
+	fmt.Println(float64(time.Since(begin).Nanoseconds()) / float64(n))
+	return err
 }
 
 func open(path string, flags int) error {

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -123,6 +122,7 @@ type container struct {
 	root    string
 	command *exec.Cmd
 	stdin   io.WriteCloser
+	stdout  io.Reader
 	output  strings.Builder
 	mntns   uint32
 }
@@ -153,8 +153,7 @@ func newContainer(t testing.TB, actions ...string) *container {
 	c.command = exec.Command(self, append([]string{c.root}, actions...)...)
 	c.command.Env = []string{roleVariable + "=runtime"}
 	c.command.Stderr = &c.output
-	stdout, err := c.command.StdoutPipe()
-	if err != nil {
+	if c.stdout, err = c.command.StdoutPipe(); err != nil {
 		t.Fatal(err)
 	}
 	if c.stdin, err = c.command.StdinPipe(); err != nil {
@@ -163,7 +162,7 @@ func newContainer(t testing.TB, actions ...string) *container {
 	if err := c.command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fmt.Fscanln(stdout, &c.mntns); err != nil {
+	if _, err := fmt.Fscanln(c.stdout, &c.mntns); err != nil {
 		t.Fatalf("container does not start: %v\n%s", err, c.output.String())
 	}
 	t.Cleanup(func() {
@@ -187,6 +186,18 @@ func copyFile(t testing.TB, from, to string) {
 	}
 }
 
+// resume lets the container run to its next pause.
+func (c *container) resume(t testing.TB) {
+	t.Helper()
+	if _, err := io.WriteString(c.stdin, "go\n"); err != nil {
+		t.Fatal(err)
+	}
+	var word string
+	if _, err := fmt.Fscanln(c.stdout, &word); err != nil || word != "paused" {
+		t.Fatalf("container says %q, %v\n%s", word, err, c.output.String())
+	}
+}
+
 // run lets the container run to its end.
 func (c *container) run(t testing.TB) {
 	t.Helper()
@@ -198,7 +209,8 @@ func (c *container) run(t testing.TB) {
 	}
 }
 
-// recorder keeps the records of one mount namespace while it runs.
+// recorder keeps the records of one mount namespace while it runs, or of every
+// one when that is 0.
 type recorder struct {
 	mu      sync.Mutex
 	records []Record
@@ -213,7 +225,7 @@ func record(t testing.TB, p *Probe, mntns uint32) *recorder {
 		done <- p.Run(ctx, func(rec Record) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			if rec.MountNS == mntns {
+			if rec.MountNS == mntns || mntns == 0 {
 				r.records = append(r.records, rec)
 			}
 		})
@@ -228,16 +240,11 @@ func record(t testing.TB, p *Probe, mntns uint32) *recorder {
 	return r
 }
 
-// facts are those that the container's own programs made.
-func facts(records []Record) []behavior.Fact {
-	var list []behavior.Fact
-	for _, r := range records {
-		if !r.Fact.Runtime {
-			list = append(list, r.Fact)
-		}
-	}
-	slices.SortFunc(list, behavior.Compare)
-	return list
+// all gives the records so far.
+func (r *recorder) all() []Record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.records)
 }
 
 // observe runs actions in a container and returns it with the records.
@@ -247,7 +254,7 @@ func observe(t testing.TB, p *Probe, actions ...string) (*container, []Record) {
 	r := record(t, p, c.mntns)
 	c.run(t)
 	r.stop()
-	return c, r.records
+	return c, r.all()
 }
 
 func wantFact(t testing.TB, records []Record, want behavior.Fact) Record {
@@ -263,11 +270,4 @@ func wantFact(t testing.TB, records []Record, want behavior.Fact) Record {
 	}
 	t.Errorf("no fact %+v in%s", want, b.String())
 	return Record{}
-}
-
-func quote(words ...string) []string {
-	for i, w := range words {
-		words[i] = strconv.Quote(w)
-	}
-	return words
 }
