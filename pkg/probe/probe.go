@@ -123,6 +123,8 @@ func (p *Probe) load(o Options) error {
 		}
 		spec.Maps["records"].MaxEntries = uint32(size)
 	}
+	// A variable that Go maps into memory keeps its map alive after Close.
+	clear(spec.Variables)
 	// The tracepoint came with Linux 6.14.
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
