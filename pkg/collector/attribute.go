@@ -23,7 +23,7 @@ const (
 type namespace struct {
 	number    uint32
 	place     place
-	looked    bool // place was read from /proc rather than from a record
+	sure      bool // the place is the whole truth, not one name of it
 	pids      []int
 	since     time.Time
 	ended     bool
@@ -48,7 +48,7 @@ func (c *Collector) record(r Record) {
 	}
 	if n == nil {
 		n = c.meet(r.MountNS, r.Time)
-		n.place, n.looked = c.locate(r)
+		n.place, n.sure = c.locate(r)
 		c.resolve(n)
 	}
 	if n.container != nil {
@@ -77,11 +77,11 @@ func (c *Collector) isOther(n *namespace, r Record) bool {
 	if !begins {
 		return false
 	}
-	p, looked := c.locate(r)
+	p, sure := c.locate(r)
 	if p.container == "" || p.container == n.place.container {
 		return false
 	}
-	if looked && n.looked {
+	if sure && n.sure {
 		return true
 	}
 	// A name alone may be that of a container inside the pod's container.
@@ -89,17 +89,23 @@ func (c *Collector) isOther(n *namespace, r Record) bool {
 	return n.place.container != "" && listed
 }
 
-// locate says which container the process of a record is in; looked when /proc
-// says it.
-func (c *Collector) locate(r Record) (p place, looked bool) {
+// locate says which container the process of a record is in. What the record
+// itself names wins, since the process may be gone and its number another's by
+// now. Sure tells that the whole path was known, not only a part of it.
+func (c *Collector) locate(r Record) (p place, sure bool) {
+	// From leaf to root, one hierarchy after the other; a container may make
+	// groups below its own, so the last name that looks right counts.
+	for _, name := range r.CgroupNames {
+		named := parseCgroup(name)
+		p.pod, p.container = cmp.Or(named.pod, p.pod), cmp.Or(named.container, p.container)
+	}
+	if p.pod != "" && p.container != "" {
+		return p, true
+	}
 	if ns, err := c.proc.mountNSOf(r.PID); err == nil && ns == r.MountNS {
 		if p, err := c.proc.placeOf(r.PID); err == nil {
 			return p, true
 		}
-	}
-	for _, name := range r.CgroupNames {
-		named := parseCgroup(name)
-		p.pod, p.container = cmp.Or(p.pod, named.pod), cmp.Or(p.container, named.container)
 	}
 	return p, false
 }
@@ -224,8 +230,8 @@ func (c *Collector) stale(found map[uint32]*mountNS, now time.Time) []uint32 {
 			n = c.meet(number, now)
 		}
 		n.pids = m.pids
-		if n.container == nil && !n.looked {
-			n.place, n.looked = m.place, true
+		if n.container == nil && !n.sure {
+			n.place, n.sure = m.place, true
 		}
 	}
 	return forget
@@ -251,7 +257,7 @@ func vanished(n *namespace, m *mountNS, now time.Time) bool {
 	if n.container != nil {
 		return m.place.container != "" && m.place.container != n.container.info.id
 	}
-	return n.looked && m.place != n.place
+	return n.sure && m.place != n.place
 }
 
 // end takes the namespace out of those that run.
@@ -292,7 +298,7 @@ func (c *Collector) judge(n *namespace, now time.Time) verdict {
 	synced, _ := c.pods.state()
 	known, complete := c.pods.pod(n.place.pod)
 	switch {
-	case n.place == place{} && n.looked:
+	case n.place == place{} && n.sure:
 		if age < hostGrace {
 			return wait
 		}
@@ -301,7 +307,7 @@ func (c *Collector) judge(n *namespace, now time.Time) verdict {
 		return wait
 	case known && !complete:
 		return ours
-	case n.place.pod != "" || n.looked:
+	case n.place.pod != "" || n.sure:
 		// A sandbox, another node's container on a shared kernel, or a
 		// container that no kubelet made.
 		if age < podGrace {

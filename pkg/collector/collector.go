@@ -94,6 +94,7 @@ const (
 
 // Run collects until the context ends, which is no error.
 func (c *Collector) Run(ctx context.Context) error {
+	outer := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		err := c.probe.Run(ctx, c.record)
@@ -108,7 +109,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { return c.rounds(ctx) })
 	group.Go(func() error { return c.interpreters(ctx) })
-	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	if err := group.Wait(); err != nil && outer.Err() == nil {
 		return err
 	}
 	return nil

@@ -4,12 +4,9 @@ package collector
 
 import (
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/probe"
 )
 
 // lookup asks for the ELF interpreter of a program that a container runs.
@@ -50,7 +48,10 @@ func (c *Collector) interpreters(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case l := <-c.lookups:
-			path, err := c.proc.interpreter(l)
+			path, err := "", error(nil)
+			if strings.HasPrefix(l.fact.Path, "/") { // others are in no file system of the container
+				path, err = c.proc.interpreter(l)
+			}
 			c.mu.Lock()
 			switch {
 			case err != nil:
@@ -104,7 +105,7 @@ func resolveInterpreter(root, exe string) (string, error) {
 		return "", err
 	}
 	defer program.Close()
-	name, err := interpreterOf(program)
+	name, err := probe.Interpreter(program)
 	if err != nil || name == "" {
 		return "", err
 	}
@@ -135,52 +136,4 @@ func openRegular(root, path string) (*os.File, error) {
 		return nil, fmt.Errorf("open %s: not a regular file", behavior.Escape(path))
 	}
 	return os.Open("/proc/self/fd/" + strconv.Itoa(fd))
-}
-
-// maxProgramHeaders is more than any linker writes.
-const maxProgramHeaders = 512
-
-// interpreterOf reads PT_INTERP of a program that may be made to do harm: it
-// reads the header, at most 512 program headers and 4,096 bytes of name. It gives
-// an empty name for what has no interpreter or is not ELF.
-func interpreterOf(r io.ReaderAt) (string, error) {
-	var ident [64]byte
-	if n, err := r.ReadAt(ident[:], 0); n < 52 {
-		if errors.Is(err, io.EOF) {
-			return "", nil
-		}
-		return "", err
-	}
-	if string(ident[:4]) != elf.ELFMAG {
-		return "", nil
-	}
-	headers, ok := programHeaders(ident[:])
-	if !ok {
-		return "", nil
-	}
-	for i := range headers.count {
-		h := make([]byte, headers.size)
-		if _, err := r.ReadAt(h, headers.offset+int64(i)*int64(headers.size)); err != nil {
-			return "", fmt.Errorf("read program header: %w", err)
-		}
-		kind, offset, size := headers.segment(h)
-		if kind != uint32(elf.PT_INTERP) {
-			continue
-		}
-		if size == 0 || size > unix.PathMax || offset < 0 {
-			return "", fmt.Errorf("interpreter's name has %d bytes", size)
-		}
-		name := make([]byte, size)
-		if _, err := r.ReadAt(name, offset); err != nil {
-			return "", fmt.Errorf("read interpreter's name: %w", err)
-		}
-		if end := slices.Index(name, 0); end >= 0 {
-			name = name[:end]
-		}
-		if !strings.HasPrefix(string(name), "/") {
-			return "", fmt.Errorf("interpreter %q is not an absolute path", name)
-		}
-		return string(name), nil
-	}
-	return "", nil
 }
