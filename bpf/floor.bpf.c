@@ -67,13 +67,16 @@ int note_syscall(__u64 *ctx)
 	struct task_struct *task;
 	struct namespace *ns;
 	__u32 mntns;
+	bool compat;
 
-	if (has_current_task_btf()) {
+	if (has_current_task_btf()) { /* since 5.11; no helper calls on the hot path */
 		task = bpf_get_current_task_btf();
 		mntns = task->nsproxy->mnt_ns->ns.inum;
+		compat = IS_COMPAT(task);
 	} else {
 		task = current_task();
 		mntns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+		compat = is_compat(task);
 	}
 	if (!mntns)
 		return 0;
@@ -85,7 +88,7 @@ int note_syscall(__u64 *ctx)
 	if (ns->ignored)
 		return 0;
 	if ((long)ctx[1] >= 0) /* -1: changed by a tracer or seccomp */
-		mark_syscall(task, ns, mntns, ctx[1], is_compat(task));
+		mark_syscall(task, ns, mntns, ctx[1], compat);
 	return 0;
 }
 
@@ -100,7 +103,7 @@ static __always_inline struct file *file_of(struct task_struct *task, __u64 fd)
 	return file;
 }
 
-static __always_inline void file_opened(struct task_struct *task, struct file *file)
+static __always_inline void file_opened(struct file *file)
 {
 	unsigned int mode = BPF_CORE_READ(file, f_mode);
 	unsigned short type = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
@@ -108,7 +111,7 @@ static __always_inline void file_opened(struct task_struct *task, struct file *f
 	struct actor a = {};
 	struct scratch *s;
 
-	if (!(mode & (FMODE_READ | FMODE_WRITE)) || !act(task, &a))
+	if (!(mode & (FMODE_READ | FMODE_WRITE)) || !act_tracing(&a))
 		return; /* O_PATH opens nothing */
 	if (type == S_IFIFO && place_of(mount_of_file(file), a.ns) == PATH_INTERNAL)
 		return; /* a pipe that was open already, through /proc */
@@ -159,13 +162,21 @@ int note_outcome(__u64 *ctx)
 {
 	struct pt_regs *regs = (struct pt_regs *)ctx[0];
 	struct task_struct *task = current_task();
-	bool compat = is_compat(task);
-	enum outcome outcome = outcome_of(syscall_number(regs), compat);
-	long result = (int)ctx[1];
+	long number = syscall_number(regs), result = (int)ctx[1];
+	enum outcome outcome = outcome_of(number, false);
 	struct file *file;
+	bool compat;
 	__u64 fd;
 
-	if (outcome == OUTCOME_NONE || (result < 0 && result != -EINPROGRESS))
+	/* Most calls are none of these, whichever way they were made. */
+	if (outcome == OUTCOME_NONE && outcome_of(number, true) == OUTCOME_NONE)
+		return 0;
+	if (result < 0 && result != -EINPROGRESS)
+		return 0;
+	compat = is_compat(task);
+	if (compat)
+		outcome = outcome_of(number, true);
+	if (outcome == OUTCOME_NONE)
 		return 0;
 	if (is_ignored(BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum)))
 		return 0;
@@ -181,13 +192,13 @@ int note_outcome(__u64 *ctx)
 	if (!file)
 		return 0; /* another thread closed it meanwhile */
 	if (outcome == OUTCOME_OPEN)
-		file_opened(task, file);
+		file_opened(file);
 	else if (outcome == OUTCOME_CONNECT)
-		socket_used(task, file, DIRECTION_EGRESS, false);
+		socket_used(file, DIRECTION_EGRESS, false);
 	else if (outcome == OUTCOME_ACCEPT)
-		socket_used(task, file, DIRECTION_INGRESS, false);
+		socket_used(file, DIRECTION_INGRESS, false);
 	else if (outcome == OUTCOME_LISTEN || outcome == OUTCOME_BIND)
-		socket_used(task, file, DIRECTION_LISTEN, outcome == OUTCOME_BIND);
+		socket_used(file, DIRECTION_LISTEN, outcome == OUTCOME_BIND);
 	return 0;
 }
 
@@ -202,9 +213,8 @@ int note_exec(__u64 *ctx)
 	struct scratch *s;
 	struct actor a = {};
 	__u8 one = 1;
-	__u64 before;
 
-	if (!act(task, &a))
+	if (!act_tracing(&a))
 		return 0;
 	started.mntns = a.mntns;
 	started.inode = a.id.inode;
@@ -234,9 +244,7 @@ int note_exec(__u64 *ctx)
 	s->record.flags = key.flags;
 	/* The path is the executable's own; the record says it once. */
 	if (parent_exe) {
-		before = s->used;
-		s->record.parent_flags = append_path(SLOT_TRACING, (__u64)parent_exe, (__u64)a.ns);
-		s->record.parent_len = s->used - before;
+		s->record.parent_flags = append_path(s, SLOT_TRACING, parent_exe, a.ns, &s->record.parent_len);
 		lose_path(KIND_PROCESS, s->record.parent_flags);
 	}
 	publish(s, KIND_PROCESS, &processes, &key);
@@ -264,7 +272,7 @@ int note_capability(__u64 *ctx)
 	if (target != own && target != BPF_CORE_READ(own, parent))
 		return 0;
 	number = syscall_number(regs);
-	if (number < 0 || !act((struct task_struct *)task, &a))
+	if (number < 0 || !act_tracing(&a))
 		return 0; /* a page fault, or an interrupt */
 	passes.compat = is_compat(task);
 	passes.syscall = number;

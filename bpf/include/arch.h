@@ -30,15 +30,19 @@ enum {
 #define TS_COMPAT 2 /* asm/thread_info.h */
 #define NR_CLONE 56
 
+/* For a task that the verifier knows the type of; is_compat is for any. */
+#define IS_COMPAT(task) ((task)->thread_info.status & TS_COMPAT)
+
 static __always_inline bool is_compat(struct task_struct *task)
 {
 	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
 }
 
+/* regs is one that the verifier knows the type of, so that it is read directly. */
 static __always_inline long syscall_number(struct pt_regs *regs)
 {
 	/* An int: a 32-bit caller's upper half means nothing. */
-	return (int)BPF_CORE_READ(regs, orig_ax);
+	return (int)regs->orig_ax;
 }
 
 static __always_inline __u64 first_argument(struct pt_regs *regs, bool compat)
@@ -99,14 +103,18 @@ static __always_inline enum outcome outcome_of(long number, bool compat)
 #define TIF_32BIT 22 /* asm/thread_info.h */
 #define NR_CLONE 220
 
+/* For a task that the verifier knows the type of; is_compat is for any. */
+#define IS_COMPAT(task) (((task)->thread_info.flags >> TIF_32BIT) & 1)
+
 static __always_inline bool is_compat(struct task_struct *task)
 {
 	return (BPF_CORE_READ(task, thread_info.flags) >> TIF_32BIT) & 1;
 }
 
+/* regs is one that the verifier knows the type of, so that it is read directly. */
 static __always_inline long syscall_number(struct pt_regs *regs)
 {
-	return BPF_CORE_READ(regs, syscallno);
+	return regs->syscallno;
 }
 
 /* x0 holds the result when the call returns; the argument is kept beside it. */

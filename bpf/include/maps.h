@@ -82,6 +82,8 @@ struct scratch {
 	__u64 issued;
 	__u64 used; /* bytes of data */
 	/* The state of a walk up a path: kept here, the verifier need not follow it. */
+	__u64 file;
+	__u64 own_namespace;
 	__u64 dentry;
 	__u64 mount;
 	__u64 path_start;

@@ -22,11 +22,13 @@ static __always_inline struct mount *mount_of_file(struct file *file)
 
 static __always_inline void identify(struct file *file, struct file_id *id)
 {
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
 	struct mount *mount = mount_of_file(file);
 
-	id->inode = BPF_CORE_READ(file, f_inode, i_ino);
-	id->device = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
-	id->name = BPF_CORE_READ(file, f_path.dentry, d_name.hash_len);
+	id->inode = BPF_CORE_READ(inode, i_ino);
+	id->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	id->name = BPF_CORE_READ(dentry, d_name.hash_len);
 	id->mount = BPF_CORE_READ(mount, mnt_id);
 }
 
@@ -97,23 +99,24 @@ static long step(__u32 i, __u32 *slot)
 }
 
 /*
- * Appends the names of file's path to the claimed scratch of slot, the last one
- * first, and returns what path_flags there are to say of it. Arguments are
- * scalars: it is a function of its own to the verifier, checked once.
+ * Appends the names of s->file's path to the claimed scratch of slot, the last
+ * one first, and returns what path_flags there are to say of it. A function of
+ * its own to the verifier, which checks it once.
  */
-__noinline int append_path(__u32 slot, __u64 file_address, __u64 own_namespace)
+__noinline int walk_path(__u32 slot)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
-	struct file *file = (struct file *)file_address;
+	struct file *file;
 	struct dentry *dentry;
 	struct mount *mount;
 	int flags;
 
-	if (!s || !file)
+	if (!s)
 		return PATH_UNREADABLE;
+	file = (struct file *)s->file;
 	dentry = BPF_CORE_READ(file, f_path.dentry);
 	mount = mount_of_file(file);
-	flags = place_of(mount, (struct mnt_namespace *)own_namespace);
+	flags = place_of(mount, (struct mnt_namespace *)s->own_namespace);
 	if (flags & PATH_INTERNAL) {
 		s->used += append_name(s, BPF_CORE_READ(dentry, d_name.name));
 		s->used += append_name(s, BPF_CORE_READ(file, f_inode, i_sb, s_type, name));
@@ -133,6 +136,20 @@ __noinline int append_path(__u32 slot, __u64 file_address, __u64 own_namespace)
 				break;
 	}
 	return s->path_flags;
+}
+
+/* As walk_path, and gives the length of what was appended. */
+static __always_inline int append_path(struct scratch *s, __u32 slot, struct file *file, struct mnt_namespace *own,
+				       __u16 *length)
+{
+	__u64 before = s->used;
+	int flags;
+
+	s->file = (__u64)file;
+	s->own_namespace = (__u64)own;
+	flags = walk_path(slot);
+	*length = s->used - before;
+	return flags;
 }
 
 static __always_inline void lose_path(enum kind kind, int flags)

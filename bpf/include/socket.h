@@ -70,8 +70,7 @@ static __always_inline void add_socket_fact(__u32 slot, struct actor *a, enum di
 }
 
 /* A system call that connected, accepted or opened for peers the socket of file. */
-static __always_inline void socket_used(struct task_struct *task, struct file *file, enum direction direction,
-					bool bind)
+static __always_inline void socket_used(struct file *file, enum direction direction, bool bind)
 {
 	struct endpoint e = {};
 	struct actor a = {};
@@ -99,7 +98,7 @@ static __always_inline void socket_used(struct task_struct *task, struct file *f
 	/* A port that the kernel chose is not one that peers know. */
 	if (bind && !(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_BINDPORT_LOCK))
 		return;
-	if (!act(task, &a))
+	if (!act_tracing(&a))
 		return;
 	if (direction != DIRECTION_LISTEN) {
 		if (family == AF_INET)
@@ -127,7 +126,7 @@ static __always_inline int datagram(struct bpf_sock_addr *ctx, struct endpoint *
 	/* The address as a number: fields beyond bpf_sock's are read by it. */
 	bpf_probe_read_kernel(&sk, sizeof(sk), &socket);
 	peer->protocol = protocol_of(sk);
-	if (peer->protocol != IPPROTO_UDP || !act(current_task(), &a))
+	if (peer->protocol != IPPROTO_UDP || !act(&a))
 		return 1;
 	flow.cookie = bpf_get_socket_cookie(ctx);
 	flow.port = peer->port;
