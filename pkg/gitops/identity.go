@@ -8,6 +8,10 @@ import (
 	"github.com/go-git/go-git/v5/config"
 )
 
+// Author returns who would commit: as Options or git's configuration say, else
+// an AuthorError.
+func (r *Repository) Author() (Signature, error) { return r.signature() }
+
 // signature returns who commits, as Options or git's configuration say.
 func (r *Repository) signature() (Signature, error) {
 	s := r.author

@@ -14,6 +14,8 @@ type Explanation struct {
 	Stage    policy.Stage
 	Set      policy.Set // learned again from the committed evidence
 	Rules    []Explained
+	// Pods is how many pods were ever observed, by container.
+	Pods map[string]int
 }
 
 // Explained is one rule with the objects that hold it.
@@ -52,6 +54,10 @@ func Explain(in Input, slug string) (Explanation, error) {
 	}
 	if x.Set, err = in.Learn(sorted(profiles)); err != nil {
 		return x, fmt.Errorf("learn %s: %w", x.Workload, err)
+	}
+	x.Pods = map[string]int{}
+	for _, p := range profiles {
+		x.Pods[p.Subject.Container] = len(p.Coverage.Pods)
 	}
 	t, err := newCandidate(in, rec, false).denying()
 	if err != nil {
