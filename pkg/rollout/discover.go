@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -167,7 +168,7 @@ func (d *discovery) reportEdits(s *state) {
 // widened by whatever happened to be seen.
 func (d *discovery) hold(l *learned, old behavior.Profiles, before policy.Set) {
 	if equal(l.set, before) {
-		d.reasons = append(d.reasons, fmt.Sprintf("%s is in deny: other engines need --relearn", l.workload))
+		d.reasons = append(d.reasons, fmt.Sprintf("%s is in deny: its engines change only when it is learned anew", l.workload))
 	} else {
 		text := fmt.Sprintf("%s is in deny and did what its policies were not learned from", l.workload)
 		if len(l.added) > 0 {
@@ -185,9 +186,9 @@ func (d *discovery) render(l learned) error {
 	files := map[string][]byte{}
 	for _, e := range d.in.Engines {
 		r, err := e.Render(l.set)
+		d.noteAll(slug, e.Name(), r.Notes)
 		if errors.Is(err, engine.ErrNoEvidence) {
-			d.candidate.note(slug, "%s has nothing to enforce: %s", e.Name(), err)
-			continue
+			continue // no rule of the engine's kinds: it makes no policy
 		}
 		if err != nil {
 			return fmt.Errorf("render for %s: %w", e.Name(), err)
@@ -204,16 +205,8 @@ func (d *discovery) render(l learned) error {
 				files[path.Join(string(stage), name)] = data
 			}
 		}
-		for _, n := range r.Notes {
-			if n.Engine == "" {
-				n.Engine = e.Name()
-			}
-			d.candidate.notes = append(d.candidate.notes, Note{slug, n})
-		}
 	}
-	for _, n := range l.set.Notes {
-		d.candidate.notes = append(d.candidate.notes, Note{slug, n})
-	}
+	d.noteAll(slug, "", l.set.Notes)
 	if len(files) == 0 {
 		d.reasons = append(d.reasons, fmt.Sprintf("%s: no engine can express anything of what was observed", l.workload))
 		return nil
@@ -226,6 +219,14 @@ func (d *discovery) render(l learned) error {
 		files[strings.TrimPrefix(p, overlay.Folder(slug)+"/")] = data
 	}
 	return d.enter(l, files)
+}
+
+// noteAll adds what an engine, or the learner, says that it left out.
+func (d *discovery) noteAll(slug, name string, notes []policy.Note) {
+	for _, n := range notes {
+		n.Engine = cmp.Or(n.Engine, name)
+		d.candidate.notes = append(d.candidate.notes, Note{slug, n})
+	}
 }
 
 // enter records what was learned of a workload.
@@ -342,7 +343,7 @@ func (d *discovery) judgeRules(l learned, name string, j engine.Judge) int {
 	}
 	if len(denied) > 0 && l.change != Held {
 		d.candidate.notes = append(d.candidate.notes, Note{l.workload.Slug(), policy.Note{Engine: name,
-			Text: fmt.Sprintf("would deny %d things that were observed: %s", len(denied), list(denied, 3))}})
+			Text: fmt.Sprintf("would deny what was observed, %s: %s", count(len(denied), "action"), list(denied, 3))}})
 	}
 	return n
 }

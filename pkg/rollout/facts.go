@@ -75,6 +75,14 @@ func list[T any](all []T, most int) string {
 	return text
 }
 
+// count says how many there are of a thing.
+func count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
 // tidy sorts notes and drops those that are there twice.
 func tidy(notes []Note) []Note {
 	slices.SortFunc(notes, func(a, b Note) int {

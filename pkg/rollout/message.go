@@ -58,7 +58,7 @@ func discoverMessage(p Plan, rec record) string {
 				facts = append(facts, fmt.Sprintf("%d %s", n, k))
 			}
 		}
-		body = append(body, fmt.Sprintf("%s: %s at %s, %d new rules; facts: %s", s.Workload, s.Change, s.Stage, len(s.New), strings.Join(facts, ", ")))
+		body = append(body, fmt.Sprintf("%s: %s at %s, %s; facts: %s", s.Workload, s.Change, s.Stage, count(len(s.New), "new rule"), strings.Join(facts, ", ")))
 	}
 	return message("Learn policies of "+p.Namespace+": "+several(slugs), append(body, p.Reasons...), stage, p.Namespace, rec.digest())
 }

@@ -59,7 +59,8 @@ type NotYetError struct {
 
 // Error implements error.
 func (e *NotYetError) Error() string {
-	return fmt.Sprintf("%s is not ready for %s: %d violations, %d other reasons", e.Namespace, e.To, len(e.Violations), len(e.Reasons))
+	return fmt.Sprintf("%s is not ready for %s: %s, %s", e.Namespace, e.To,
+		count(len(e.Violations), "violation"), count(len(e.Reasons), "other reason"))
 }
 
 // Hint says what a person can do about it.
@@ -81,6 +82,20 @@ func (e *UnknownWorkloadError) Error() string {
 	return fmt.Sprintf("workload %s has no policies in this namespace; there are %s", behavior.Escape(e.Workload), list(e.Known, 10))
 }
 
+// UnjudgedError is an engine whose policies the tree holds and that was not
+// given: nobody would judge by them.
+type UnjudgedError struct{ Engine string }
+
+// Error implements error.
+func (e *UnjudgedError) Error() string {
+	return fmt.Sprintf("the tree has policies for engine %s, which is not switched on", behavior.Escape(e.Engine))
+}
+
+// Hint says what a person can do about it.
+func (e *UnjudgedError) Hint() string {
+	return "switch the engine on, or run discover without it first, which removes its policies"
+}
+
 // Promote plans that a stage begins, if the gate lets it: no fresh fact would be
 // refused by the tree as it would then stand, hand edits and custom/ included,
 // and the fresh profiles cover every workload that is promoted. Otherwise it
@@ -96,6 +111,11 @@ func Promote(in Input, opts PromoteOptions) (Plan, Verdicts, error) {
 	rec, _, err := read(in.Tree, in.Namespace)
 	if err != nil {
 		return plan, Verdicts{}, err
+	}
+	for _, name := range rec.Engines {
+		if !slices.Contains(names(in.Engines), name) {
+			return plan, Verdicts{}, &UnjudgedError{name}
+		}
 	}
 	fresh, err := group(in)
 	if err != nil {
@@ -180,7 +200,7 @@ func decide(in Input, opts PromoteOptions, c *candidate, before record, raised [
 	if opts.Force != "" {
 		plan.Reasons = append([]string{"forced: " + oneLine(opts.Force)}, reasons...)
 		if n := len(verdicts.Violations); n > 0 {
-			plan.Reasons = append(plan.Reasons, fmt.Sprintf("%d violations: %s", n, list(verdicts.Violations, 3)))
+			plan.Reasons = append(plan.Reasons, fmt.Sprintf("%s: %s", count(n, "violation"), list(verdicts.Violations, 3)))
 		}
 	}
 	var workloads []string

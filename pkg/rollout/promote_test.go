@@ -98,6 +98,19 @@ func TestGateSettingsArePeoples(t *testing.T) {
 	}
 }
 
+func TestAWorkloadThatIsNotAppliedComesToAudit(t *testing.T) {
+	tree := discover(t, nil, profile("web"))
+	observed := tree.With(map[string][]byte{
+		"kustomization.yaml": bytes.ReplaceAll(tree["kustomization.yaml"], []byte("- workloads/deployment-web/audit\n"), nil),
+		"rollout.yaml":       bytes.ReplaceAll(tree["rollout.yaml"], []byte("stage: audit"), []byte("stage: observe")),
+	})
+	plan, _, err := rollout.Promote(input(observed), rollout.PromoteOptions{To: policy.Audit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, observed.With(plan.Files), tree)
+}
+
 func TestNothingLearnedIsNotYet(t *testing.T) {
 	_, _, err := rollout.Promote(input(nil, profile("web")), rollout.PromoteOptions{To: policy.Deny})
 	var notYet *rollout.NotYetError

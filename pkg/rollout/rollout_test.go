@@ -298,7 +298,7 @@ func TestHandEditsAreKeptAndReported(t *testing.T) {
 	if _, touched := plan.Files[file]; err != nil || touched || plan.Files["workloads/deployment-web/base/kubearmor.yaml"] == nil {
 		t.Errorf("with something new: %v, %q", err, slices.Sorted(maps.Keys(plan.Files)))
 	}
-	if !note(plan, "was edited by hand and is kept") || !note(plan, "would deny 1 things that were observed") {
+	if !note(plan, "was edited by hand and is kept") || !note(plan, "would deny what was observed, 1 action: ") {
 		t.Errorf("notes are %+v", plan.Notes)
 	}
 	again, err := rollout.Discover(input(edited.With(plan.Files), more), rollout.DiscoverOptions{})
@@ -324,6 +324,11 @@ func TestEnginesComeAndGo(t *testing.T) {
 		if _, ok := less["workloads/deployment-web/"+gone]; ok {
 			t.Errorf("%s is still there", gone)
 		}
+	}
+	_, _, err = rollout.Promote(in, rollout.PromoteOptions{To: policy.Deny, Force: "yes"})
+	var unjudged *rollout.UnjudgedError
+	if !errors.As(err, &unjudged) || unjudged.Engine != "kubearmor" {
+		t.Errorf("promoting without an engine gives %v", err)
 	}
 	back := discover(t, less, profile("web"))
 	mustEqual(t, back, tree)
