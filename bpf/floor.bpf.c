@@ -12,7 +12,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define FMODE_READ 0x1
 #define FMODE_WRITE 0x2
 #define FMODE_CREATED 0x100000
+#define FMODE_EXEC 0x20 /* in f_flags */
 #define EINPROGRESS 115
+
+/* Works that a task has at exec: as many files as it closes then, rarely a few. */
+#define TASK_WORKS 128
 
 /* CLONE_NEW*, from linux/sched.h: only then does clone need a capability. */
 #define CLONE_NAMESPACES 0x7e020080
@@ -202,20 +206,78 @@ int note_outcome(__u64 *ctx)
 	return 0;
 }
 
+static __always_inline __u64 task_work_offset(void)
+{
+	if (bpf_core_field_exists(struct file, f_task_work))
+		return bpf_core_field_offset(struct file, f_task_work);
+	if (bpf_core_field_exists(struct file___6_0, f_rcuhead))
+		return bpf_core_field_offset(struct file___6_0, f_rcuhead);
+	return bpf_core_field_offset(struct file___5_8, f_u.fu_rcuhead);
+}
+
+/*
+ * The script that the task has just started, NULL if it cannot be told. exec has
+ * let go of its file already, but the task itself frees it on its way back to
+ * user space: it waits in the task's works. Only exec opens files with
+ * FMODE_EXEC; later ones, such as the dynamic linker's, come before it.
+ */
+static __always_inline struct file *script_of(struct task_struct *task)
+{
+	struct callback_head *work = BPF_CORE_READ(task, task_works);
+	struct file *script = NULL, *file;
+	struct inode *inode;
+
+	for (int i = 0; i < TASK_WORKS; i++) {
+		if (!work)
+			return script;
+		file = (struct file *)((__u64)work - task_work_offset());
+		inode = BPF_CORE_READ(file, f_inode);
+		if (BPF_CORE_READ(file, f_flags) & FMODE_EXEC && inode &&
+		    BPF_CORE_READ(file, f_path.dentry, d_inode) == inode &&
+		    (BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFREG)
+			script = file;
+		work = BPF_CORE_READ(work, next);
+	}
+	return NULL;
+}
+
+/* exe was started: the task's executable, or the script that it runs. */
+static __always_inline void add_process(struct actor *a, struct file *parent, __u32 flags)
+{
+	struct process_key key = {.mntns = a->mntns, .flags = flags, .exe = a->id};
+	struct scratch *s;
+
+	key.directory = directory_of(a->exe);
+	if (parent)
+		identify(parent, &key.parent);
+	if (known(&processes, &key))
+		return;
+	s = claim(SLOT_TRACING, KIND_PROCESS, &processes, &key);
+	if (!s)
+		return;
+	/* The path is the executable's own; the record says it once. */
+	describe(s, SLOT_TRACING, KIND_PROCESS, a);
+	s->record.flags = flags;
+	if (parent) {
+		s->record.parent_flags = append_path(s, SLOT_TRACING, parent, a->ns, &s->record.parent_len);
+		lose_path(KIND_PROCESS, s->record.parent_flags);
+	}
+	publish(s, KIND_PROCESS, &processes, &key);
+}
+
 SEC("tp_btf/sched_process_exec")
 int note_exec(__u64 *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx[0], *parent;
 	struct linux_binprm *binprm = (struct linux_binprm *)ctx[2];
 	struct executed_key started = {};
-	struct process_key key = {};
 	struct file *parent_exe = NULL;
-	struct scratch *s;
 	struct actor a = {};
 	__u8 one = 1;
 
 	if (!act_tracing(&a))
 		return 0;
+	a.flags = 0; /* it runs inside, whatever was there before */
 	started.mntns = a.mntns;
 	started.inode = a.id.inode;
 	started.device = a.id.device;
@@ -226,28 +288,17 @@ int note_exec(__u64 *ctx)
 		parent_exe = BPF_CORE_READ(parent, mm, exe_file);
 	if (parent_exe && is_runtime(parent_exe, a.ns, a.mntns))
 		parent_exe = NULL;
+	add_process(&a, parent_exe, 0);
 
-	key.mntns = a.mntns;
-	key.exe = a.id;
-	key.directory = directory_of(a.exe);
-	if (BPF_CORE_READ(binprm, filename) != BPF_CORE_READ(binprm, interp))
-		key.flags = RECORD_SCRIPT;
-	if (parent_exe)
-		identify(parent_exe, &key.parent);
-	if (known(&processes, &key))
+	if (BPF_CORE_READ(binprm, filename) == BPF_CORE_READ(binprm, interp))
 		return 0;
-	s = claim(SLOT_TRACING, KIND_PROCESS, &processes, &key);
-	if (!s)
+	a.exe = script_of(task);
+	if (!a.exe) {
+		lose(KIND_PROCESS, LOSS_SCRIPT);
 		return 0;
-	a.flags = 0; /* it runs inside, whatever was there before */
-	describe(s, SLOT_TRACING, KIND_PROCESS, &a);
-	s->record.flags = key.flags;
-	/* The path is the executable's own; the record says it once. */
-	if (parent_exe) {
-		s->record.parent_flags = append_path(s, SLOT_TRACING, parent_exe, a.ns, &s->record.parent_len);
-		lose_path(KIND_PROCESS, s->record.parent_flags);
 	}
-	publish(s, KIND_PROCESS, &processes, &key);
+	identify(a.exe, &a.id);
+	add_process(&a, parent_exe, RECORD_SCRIPT);
 	return 0;
 }
 

@@ -87,7 +87,8 @@ const (
 	FloorLossLOSS_PATH_DEEP       FloorLoss = 4
 	FloorLossLOSS_PATH_UNREADABLE FloorLoss = 5
 	FloorLossLOSS_NUMBER          FloorLoss = 6
-	FloorLossLOSSES               FloorLoss = 7
+	FloorLossLOSS_SCRIPT          FloorLoss = 7
+	FloorLossLOSSES               FloorLoss = 8
 )
 
 type FloorNamespace struct {

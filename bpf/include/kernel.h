@@ -83,11 +83,27 @@ struct path {
 	struct dentry *dentry;
 };
 
+struct callback_head {
+	struct callback_head *next;
+};
+
 struct file {
 	unsigned int f_mode;
+	unsigned int f_flags;
+	struct callback_head f_task_work; /* since 6.5 */
 	struct inode *f_inode;
 	struct path f_path;
 	void *private_data;
+};
+
+struct file___6_0 {
+	struct callback_head f_rcuhead;
+};
+
+struct file___5_8 {
+	union {
+		struct callback_head fu_rcuhead;
+	} f_u;
 };
 
 struct fdtable {
@@ -145,6 +161,7 @@ struct task_struct {
 	struct files_struct *files;
 	struct nsproxy *nsproxy;
 	struct css_set *cgroups;
+	struct callback_head *task_works;
 };
 
 struct linux_binprm {

@@ -8,6 +8,7 @@
 #define S_IFMT 0170000
 #define S_IFIFO 0010000
 #define S_IFDIR 0040000
+#define S_IFREG 0100000
 #define S_IFSOCK 0140000
 
 static __always_inline struct mount *mount_of(struct vfsmount *mnt)

@@ -23,7 +23,8 @@ enum loss {
 	LOSS_PATH_DEEP = 4,	  /* more than PATH_STEPS */
 	LOSS_PATH_UNREADABLE = 5, /* a name could not be read */
 	LOSS_NUMBER = 6,	  /* a system call number beyond SYSCALLS, or of x32 */
-	LOSSES = 7,
+	LOSS_SCRIPT = 7,	  /* a script was started and its file is not to be found */
+	LOSSES = 8,
 };
 
 enum record_flag {

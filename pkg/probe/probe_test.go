@@ -58,6 +58,14 @@ func TestFacts(t *testing.T) {
 			want:    []behavior.Fact{process("/bin/app", ""), process("/bin/tool", "/bin/app"), process("/bin/app", "/bin/tool")},
 		},
 		{
+			name:    "a script is started as well as its interpreter, and named by where it is",
+			actions: actions("script /tmp/script", "symlink script /tmp/link", "run /tmp/link"),
+			want:    []behavior.Fact{process("/bin/tool", "/bin/app"), process("/tmp/script", "/bin/app")},
+			never: func(r Record) bool {
+				return r.Fact.Path == "/tmp/link" || r.Fact.Kind == behavior.Process && r.Script != (r.Fact.Path == "/tmp/script")
+			},
+		},
+		{
 			name:    "a file is named by where it is, not by the symlink it was opened through",
 			actions: actions("symlink /etc/config /tmp/link", "read /tmp/link"),
 			want:    []behavior.Fact{file("/etc/config", behavior.Read)},

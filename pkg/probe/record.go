@@ -36,8 +36,8 @@ type Record struct {
 	Deleted bool
 	// Directory: a file fact about a directory that was opened.
 	Directory bool
-	// Script: the process was started as a script, and Path is its interpreter.
-	// The script itself is a file that the interpreter reads.
+	// Script: Path is no program but a script, which was started together with
+	// its interpreter; that has a record of its own, with the same parent.
 	Script bool
 }
 
