@@ -22,11 +22,7 @@ func (d *draft) fit() {
 	}
 	d.dropSources(d.process, "who may run %s is not restricted")
 	d.dropSources(d.capabilities, "who may use capability %s is not restricted")
-	for d.size() > maxKeys {
-		if !d.widen() {
-			break
-		}
-	}
+	d.widen()
 	d.dropSources(d.file, "which executable may open %s is not restricted")
 	if d.size() > maxKeys {
 		d.note("the rules for files are left out: with them the container needs %d of KubeArmor's %d keys", d.size(), maxKeys)
@@ -69,43 +65,86 @@ func (d *draft) dropSources(entries []entry, text string) {
 type candidate struct {
 	dir       string
 	recursive bool
-	harm      int // less is better
 	covers    int // entries that it makes needless
 	access    behavior.Access
 	sensitive bool
 }
 
-// widen opens the folder that saves most among those of least harm, and tells
-// whether there was one.
-func (d *draft) widen() bool {
-	best := candidate{}
-	for _, c := range d.candidates() {
-		// A folder takes two keys, and one for each folder above it at most.
-		saves := c.covers - 2 - strings.Count(c.dir, "/")
-		if c.sensitive || saves <= 0 || len(c.dir)-1 > maxSlash || policy.Boundary(behavior.Escape(c.dir), c.access) != "" {
-			continue
+// widen opens folders until the draft fits, by the first of these plans that
+// reaches it; where none does, the last one has come closest. Folders that are
+// opened as a whole come before others of their kind, since they make those
+// needless.
+func (d *draft) widen() {
+	if d.size() <= maxKeys {
+		return
+	}
+	file := d.file
+	var opened []candidate
+	for _, plan := range [][]int{{0}, {1, 0}, {1, 0, 2}, {1, 3, 0, 2}, {1, 3, 0, 2, 4}, {1, 3, 5, 0, 2, 4}} {
+		d.file = slices.Clone(file)
+		opened = opened[:0]
+		for _, harm := range plan {
+			opened = append(opened, d.open(harm)...)
 		}
-		if best.covers == 0 || cmp.Or(cmp.Compare(c.harm, best.harm), cmp.Compare(best.covers, c.covers), cmp.Compare(c.dir, best.dir)) < 0 {
-			best = c
+		if d.size() <= maxKeys {
+			break
 		}
 	}
-	if best.covers == 0 {
-		return false
+	for _, c := range opened {
+		what := "any other file directly in it"
+		if c.recursive {
+			what = "anything else below it"
+		}
+		d.note("to stay within KubeArmor's %d keys for a container, %d paths are allowed as the whole of %s; %s is newly allowed",
+			maxKeys, c.covers, behavior.Escape(c.dir), what)
 	}
-	kept := []entry{{path: best.dir, recursive: best.recursive, access: best.access}}
+}
+
+// open opens folders of one harm, those that save most first and of equal ones
+// the deepest, until the draft fits or none is left, and tells which.
+func (d *draft) open(harm int) []candidate {
+	var opened []candidate
+	for {
+		excess := d.size() - maxKeys
+		list := d.candidates(harm)
+		if excess <= 0 || len(list) == 0 {
+			return opened
+		}
+		round := len(opened)
+		for _, c := range list {
+			if excess <= 0 {
+				break
+			}
+			nested := func(o candidate) bool { return strings.HasPrefix(c.dir, o.dir) || strings.HasPrefix(o.dir, c.dir) }
+			if c.recursive && slices.ContainsFunc(opened[round:], nested) {
+				continue
+			}
+			opened = append(opened, c)
+			excess -= c.covers - 2
+		}
+		d.replace(opened[round:])
+	}
+}
+
+// replace puts folders in the place of what they make needless.
+func (d *draft) replace(opened []candidate) {
+	byDir := map[string]candidate{}
+	var kept []entry
+	for _, c := range opened {
+		byDir[c.dir] = c
+		kept = append(kept, entry{path: c.dir, recursive: c.recursive, access: c.access})
+	}
 	for _, e := range d.file {
-		if !best.makesNeedless(e) {
+		needless := false
+		for dir := parent(e.path); dir != "" && !needless; dir = parent(dir) {
+			c, ok := byDir[dir]
+			needless = ok && c.makesNeedless(e)
+		}
+		if !needless {
 			kept = append(kept, e)
 		}
 	}
 	d.file = join(kept)
-	what := "any other file directly in it"
-	if best.recursive {
-		what = "anything else below it"
-	}
-	d.note("to stay within KubeArmor's %d keys for a container, %d paths are allowed as the whole of %s; %s is newly allowed",
-		maxKeys, best.covers, behavior.Escape(best.dir), what)
-	return true
 }
 
 // makesNeedless tells whether the open folder allows all that the entry does.
@@ -117,9 +156,9 @@ func (c candidate) makesNeedless(e entry) bool {
 	return c.recursive || rest != "" && !strings.Contains(rest, "/")
 }
 
-// candidates are the folders of the draft's files, each as it is and with all
-// below it, in no particular order.
-func (d *draft) candidates() map[candidateKey]candidate {
+// candidates are the folders of one harm that could stand for files of the draft
+// with fewer keys, in the order in which they are to be opened.
+func (d *draft) candidates(rank int) []candidate {
 	found := map[candidateKey]candidate{}
 	for _, e := range d.file {
 		if e.from != nil && e.isDir() {
@@ -137,13 +176,25 @@ func (d *draft) candidates() map[candidateKey]candidate {
 				c.covers++
 				c.access |= e.access
 				c.sensitive = c.sensitive || policy.Sensitive(behavior.Escape(e.path)) != "" && !shared(dir)
-				c.harm = harm(dir, recursive, c.access)
 				found[k] = c
 			}
 			direct = false
 		}
 	}
-	return found
+	var list []candidate
+	for _, c := range found {
+		// A folder takes two keys, and one for each folder above it at most.
+		if c.sensitive || c.covers <= 2+strings.Count(c.dir, "/") || len(c.dir)-1 > maxSlash || harm(c.dir, c.recursive, c.access) != rank {
+			continue
+		}
+		if policy.Boundary(behavior.Escape(c.dir), c.access) == "" {
+			list = append(list, c)
+		}
+	}
+	slices.SortFunc(list, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(b.covers, a.covers), cmp.Compare(len(b.dir), len(a.dir)), cmp.Compare(a.dir, b.dir))
+	})
+	return list
 }
 
 type candidateKey struct {

@@ -26,6 +26,9 @@ func (Engine) Render(s policy.Set) (engine.Rendered, error) {
 		for _, k := range behavior.Kinds() {
 			d.take(k, s.Of(container, k))
 		}
+		if len(d.process) > 0 {
+			d.takeScripts(s.Of(container, behavior.File))
+		}
 		d.finish()
 		d.fit()
 		rendered.Notes = append(rendered.Notes, d.notes...)

@@ -311,6 +311,27 @@ func TestAContainerThatWasNotObservedIsLeftAlone(t *testing.T) {
 	}
 }
 
+func TestAScriptMayBeRunWhereItsInterpreterIs(t *testing.T) {
+	facts := []behavior.Fact{
+		run("", "/usr/bin/dash"), run("/usr/bin/dash", "/usr/bin/python3.11"),
+		open("/usr/bin/dash", "/docker-entrypoint.sh", r), open("/usr/bin/dash", "/etc/passwd", r), open("/usr/bin/dash", "/var/log/out", w),
+		open("/usr/bin/python3.11", "/app/bin/serve", r), open("/usr/bin/python3.11", "/app/lib/module.py", r), open("/usr/sbin/nginx", "/srv/run.sh", r),
+	}
+	rendered := render(t, learnt(t, profile("web", facts...)))
+	j := parse(t, namespace("block")+string(rendered.Base))
+	for path, want := range map[string]engine.Decision{
+		"/docker-entrypoint.sh": engine.Allowed, "/app/bin/serve": engine.Allowed,
+		"/etc/passwd": engine.Denied, "/var/log/out": engine.Denied, "/app/lib/module.py": engine.Denied, "/srv/run.sh": engine.Denied,
+	} {
+		if v := j.Judge(web, run("/usr/bin/dash", path)); v.Decision != want {
+			t.Errorf("run %s: got %s (%s), want %s", path, v.Decision, v.Reason, want)
+		}
+		if noted := len(rendered.Notes) == 1 && strings.Contains(rendered.Notes[0].Text, path); noted != (want == engine.Allowed) {
+			t.Errorf("%s is noted: %t", path, noted)
+		}
+	}
+}
+
 func TestNothingToRenderIsNoPolicy(t *testing.T) {
 	set := learnt(t, profile("web", behavior.Fact{Kind: behavior.Syscall, Name: "read", Arch: "amd64"}))
 	if rendered, err := (kubearmor.Engine{}).Render(set); !errors.Is(err, engine.ErrNoEvidence) || len(rendered.Base) > 0 {
