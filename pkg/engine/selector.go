@@ -169,3 +169,17 @@ func validLabelValue(v string) bool {
 	}
 	return true
 }
+
+// Ask is Match with what the answer hangs on; whose names the pods in words.
+func (s Selector) Ask(lookup Lookup, whose string) Answer {
+	t := s.Match(lookup)
+	if t != Maybe {
+		return Answer{Truth: t}
+	}
+	for _, k := range s.Keys() {
+		if _, known := lookup(k); known == Maybe {
+			return Unsure("label %s of %s", k, whose)
+		}
+	}
+	return Unsure("the labels of %s", whose)
+}

@@ -1,0 +1,267 @@
+package cilium
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
+)
+
+type judge struct{ policies []parsed }
+
+// Judge implements engine.Judge. Cilium does not judge listening, nor what stays
+// within the pod.
+func (j *judge) Judge(s engine.Subject, f behavior.Fact) engine.Verdict {
+	if f.Kind != behavior.Network || f.Peer.Kind == behavior.PeerSelf ||
+		f.Direction != behavior.Ingress && f.Direction != behavior.Egress ||
+		!slices.Contains([]string{"tcp", "udp", "sctp", "icmp", "icmpv6"}, f.Protocol) {
+		return engine.Verdict{}
+	}
+	var first engine.Verdict
+	for i, id := range identities(f.Peer) {
+		v := j.judge(s, f, id)
+		switch {
+		case i == 0:
+			first = v
+		case v.Decision != first.Decision:
+			return engine.Verdict{Decision: engine.Unknown, Object: max(first.Object, v.Object),
+				Reason: fmt.Sprintf("it is %s for %s, but %s for %s", first.Decision, identities(f.Peer)[0].words, v.Decision, id.words)}
+		}
+	}
+	return first
+}
+
+func (j *judge) judge(s engine.Subject, f behavior.Fact, id identity) engine.Verdict {
+	var ballot engine.Ballot
+	ingress := f.Direction == behavior.Ingress
+	for _, p := range j.policies {
+		for _, r := range p.rules {
+			applies := p.selects(r, s)
+			entries := r.entries(ingress)
+			if applies.Truth == engine.No || len(entries) == 0 {
+				continue
+			}
+			ballot.Govern(p.object, applies)
+			if r.isolates(ingress) {
+				ballot.Isolate(p.object, applies)
+				if ingress && id.isOwnNode() {
+					ballot.Allow(p.object, applies) // Cilium lets kubelet probe whatever policies say
+				}
+			}
+			for _, e := range entries {
+				a := applies.And(p.admits(e, s, f, id)).And(e.passes(f))
+				if e.deny {
+					ballot.Deny(p.object, a)
+				} else {
+					ballot.Allow(p.object, a)
+				}
+			}
+		}
+	}
+	return ballot.Verdict()
+}
+
+func (id identity) isOwnNode() bool { return slices.Contains(id.reserved, "host") }
+
+// selects tells whether the rule is about the subject's pods.
+func (p parsed) selects(r rule, s engine.Subject) engine.Answer {
+	namespace := s.Workload.Namespace
+	if r.EndpointSelector == nil || !p.clusterwide && p.namespace != "" && p.namespace != namespace {
+		return engine.Certain(false)
+	}
+	selector := *r.EndpointSelector
+	if !p.clusterwide {
+		// Whatever namespace it asks for, a policy is about its own.
+		selector.MatchLabels = map[string]string{}
+		for k, v := range r.EndpointSelector.MatchLabels {
+			if k != "k8s:"+namespaceLabel {
+				selector.MatchLabels[k] = v
+			}
+		}
+	}
+	id := identity{pod: true, namespace: namespace, labels: s.Labels}
+	return selector.Ask(id.label, "the workload's pods")
+}
+
+// admits tells whether the entry's peers include the identity.
+func (p parsed) admits(e entry, s engine.Subject, f behavior.Fact, id identity) engine.Answer {
+	if e.none() {
+		return engine.Certain(false)
+	}
+	if e.anyone() {
+		return engine.Certain(len(e.ToPorts) > 0 || len(e.ICMPs) > 0) // the empty rule allows nothing
+	}
+	any := engine.Certain(false)
+	for _, sel := range e.endpoints {
+		any = any.Or(p.selectsPeer(sel, s, id))
+	}
+	for range e.nodes {
+		if id.node || id.unknown {
+			any = any.Or(engine.Unsure("the labels of nodes"))
+		}
+	}
+	for _, name := range e.entities {
+		any = any.Or(id.entity(name))
+	}
+	for _, c := range e.cidrs {
+		any = any.Or(id.within(c))
+	}
+	for _, c := range e.cidrSets {
+		any = any.Or(c.contains(id))
+	}
+	if len(e.groups) > 0 && (id.address.IsValid() || id.unknown) {
+		any = any.Or(engine.Unsure("the addresses of a cloud provider's groups"))
+	}
+	if len(e.fqdns) > 0 && (id.address.IsValid() || id.unknown) {
+		any = any.Or(engine.Unsure("the names of %s", f.Peer.Address))
+	}
+	for _, svc := range e.services {
+		any = any.Or(svc.reaches(s, f))
+	}
+	return any
+}
+
+// none tells whether a list of peers is there and empty, which selects nobody.
+func (p peers) none() bool {
+	return p.endpoints != nil && len(p.endpoints) == 0 || p.nodes != nil && len(p.nodes) == 0 || p.entities != nil && len(p.entities) == 0 ||
+		p.cidrs != nil && len(p.cidrs) == 0 || p.cidrSets != nil && len(p.cidrSets) == 0
+}
+
+// anyone tells whether no peers are asked for.
+func (p peers) anyone() bool {
+	return len(p.endpoints)+len(p.nodes)+len(p.entities)+len(p.cidrs)+len(p.cidrSets)+len(p.services)+len(p.fqdns)+len(p.groups) == 0
+}
+
+// selectsPeer matches a selector of endpoints, which is about the policy's own
+// namespace unless it speaks of namespaces itself.
+func (p parsed) selectsPeer(sel engine.Selector, s engine.Subject, id identity) engine.Answer {
+	asked := sel.Ask(id.label, id.words)
+	for _, k := range sel.Keys() {
+		_, bare, ok := strings.Cut(k, ":")
+		switch {
+		case strings.HasPrefix(k, "reserved:"), strings.HasPrefix(k, "$"):
+			return asked
+		case !ok:
+			bare = k
+		}
+		source := strings.TrimSuffix(k, bare)
+		if source != "" && source != "k8s:" && source != "any:" {
+			continue
+		}
+		if bare == namespaceLabel || !p.clusterwide && strings.HasPrefix(bare, namespaceLabelPrefix) {
+			return asked
+		}
+	}
+	if id.unknown {
+		return asked.And(engine.Unsure("who the peer is"))
+	}
+	if p.clusterwide {
+		return asked.And(engine.Certain(id.pod))
+	}
+	namespace := p.namespace
+	if namespace == "" {
+		namespace = s.Workload.Namespace
+	}
+	return asked.And(engine.Certain(id.pod && id.namespace == namespace))
+}
+
+func (c cidrRule) contains(id identity) engine.Answer {
+	if c.CIDR == "" {
+		if id.address.IsValid() || id.unknown {
+			return engine.Unsure("the addresses of a CIDR group")
+		}
+		return engine.Certain(false)
+	}
+	a := id.within(c.CIDR)
+	for _, e := range c.Except {
+		except := id.within(e)
+		except.Truth = except.Truth.Not()
+		a = a.And(except)
+	}
+	return a
+}
+
+// reaches tells whether the fact went through the Service that a rule names.
+func (r serviceRule) reaches(s engine.Subject, f behavior.Fact) engine.Answer {
+	if r.Service != nil && r.Service.Name != "" && f.Peer.Service != "" {
+		namespace, name, ok := strings.Cut(f.Peer.Service, "/")
+		if !ok {
+			namespace, name = s.Workload.Namespace, f.Peer.Service
+		}
+		name, _, _ = strings.Cut(name, ":")
+		if r.Service.Name == name && (r.Service.Namespace == "" || r.Service.Namespace == namespace) {
+			return engine.Certain(true)
+		}
+	}
+	return engine.Unsure("what is behind a Service")
+}
+
+// passes tells whether the fact passes the entry's ports and what it asks of
+// what is inside a connection, once its peer was admitted. A rule that denies
+// asks for nothing but ports.
+func (e entry) passes(f behavior.Fact) engine.Answer {
+	if e.Authentication != nil && e.Authentication.Mode != "disabled" {
+		return e.ports(f).And(engine.Unsure("whether the peer proves who it is"))
+	}
+	return e.ports(f)
+}
+
+func (e entry) ports(f behavior.Fact) engine.Answer {
+	if len(e.ToPorts) == 0 && len(e.ICMPs) == 0 {
+		return engine.Certain(true)
+	}
+	any := engine.Certain(false)
+	if strings.HasPrefix(f.Protocol, "icmp") && len(e.ICMPs) > 0 {
+		any = engine.Unsure("the type of an ICMP message")
+	}
+	for _, r := range e.ToPorts {
+		for _, p := range r.Ports {
+			any = any.Or(p.matches(f).And(r.unrestricted()))
+		}
+	}
+	return any
+}
+
+func (p port) matches(f behavior.Fact) engine.Answer {
+	protocol := strings.ToLower(p.Protocol)
+	transport := slices.Contains([]string{"tcp", "udp", "sctp"}, f.Protocol)
+	if !transport || protocol != "" && protocol != "any" && protocol != f.Protocol {
+		return engine.Certain(false)
+	}
+	n, named, err := p.parse()
+	switch {
+	case err != nil:
+		return engine.Certain(false)
+	case named:
+		return engine.Unsure("the number of port %s", p.Port)
+	case n == 0 || f.Port == n:
+		return engine.Certain(true)
+	}
+	return engine.Certain(f.Port > n && int32(f.Port) <= p.EndPort)
+}
+
+// unrestricted tells whether all connections to the ports pass, whatever is in
+// them.
+func (r portRule) unrestricted() engine.Answer {
+	if len(r.ServerNames) > 0 {
+		return engine.Unsure("the server name that TLS is asked for")
+	}
+	if r.Listener != nil {
+		return engine.Unsure("what a listener does")
+	}
+	for kind, rules := range r.Rules {
+		if len(rules) > 0 && !slices.ContainsFunc(rules, func(raw json.RawMessage) bool { return matchesAll(kind, raw) }) {
+			return engine.Unsure("%s requests", strings.ToUpper(kind))
+		}
+	}
+	return engine.Certain(true)
+}
+
+// matchesAll tells whether a rule of layer 7 is one that lets everything pass.
+func matchesAll(kind string, raw []byte) bool {
+	compact := strings.Join(strings.Fields(string(raw)), "")
+	return compact == "{}" && kind == "http" || kind == "dns" && (compact == `{"matchPattern":"*"}` || compact == `{"matchPattern":"**"}`)
+}

@@ -1,0 +1,167 @@
+// Package netpol renders Kubernetes NetworkPolicies, and judges facts by
+// whatever NetworkPolicies it is given, as the API defines them.
+//
+// It never opens an address range wider than one address, never allows a peer
+// that nobody could name, and never calls denied what it cannot know: labels of
+// namespaces, the numbers of named ports, and whether a network plugin counts
+// pods among addresses. What the API cannot say it notes.
+package netpol
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
+)
+
+// Name is the engine's name.
+const Name = "netpol"
+
+const (
+	apiVersion    = "networking.k8s.io/v1"
+	kind          = "NetworkPolicy"
+	namespaceName = "kubernetes.io/metadata.name" // the label that every namespace has
+)
+
+// Engine is the NetworkPolicy engine.
+type Engine struct{}
+
+// New returns the engine.
+func New() *Engine { return &Engine{} }
+
+// Name implements engine.Engine.
+func (*Engine) Name() string { return Name }
+
+// Render implements engine.Engine. The policy is of both types, so that a
+// direction in which nothing was seen is refused; a note says so.
+func (*Engine) Render(s policy.Set) (engine.Rendered, error) {
+	flows, notes := engine.Flows(s)
+	var out engine.Rendered
+	note := func(format string, args ...any) {
+		notes = append(notes, policy.Note{Text: fmt.Sprintf(format, args...)})
+	}
+	finish := func() engine.Rendered {
+		for _, n := range notes {
+			n.Engine = Name
+			out.Notes = append(out.Notes, n)
+		}
+		return out
+	}
+	if len(flows) == 0 {
+		return finish(), engine.ErrNoEvidence
+	}
+	if len(s.Labels) == 0 || !engine.ValidLabels(s.Labels) {
+		note("no policy for %s: its pods have no lasting labels to select them by", behavior.Escape(s.Workload.String()))
+		return finish(), nil
+	}
+	doc := document{APIVersion: apiVersion, Kind: kind}
+	doc.Metadata.Name, doc.Metadata.Namespace = "autopolicy-"+s.Workload.Slug(), s.Workload.Namespace
+	doc.Spec = spec{
+		PodSelector: engine.Selector{MatchLabels: s.Labels},
+		PolicyTypes: []string{"Ingress", "Egress"},
+	}
+	for _, g := range group(flows, behavior.Ingress) {
+		doc.Spec.Ingress = append(doc.Spec.Ingress, ingressRule{From: g.peers, Ports: g.ports})
+	}
+	for _, g := range group(flows, behavior.Egress) {
+		doc.Spec.Egress = append(doc.Spec.Egress, egressRule{To: g.peers, Ports: g.ports})
+	}
+	if doc.Spec.Ingress == nil {
+		note("no ingress was observed, so all ingress is refused")
+	}
+	if doc.Spec.Egress == nil {
+		note("no egress was observed, so all egress is refused")
+	}
+	has := func(k behavior.PeerKind) bool {
+		return slices.ContainsFunc(flows, func(f engine.Flow) bool { return f.Peer.Kind == k })
+	}
+	if has(behavior.PeerNode) {
+		note("nodes are allowed by the addresses that were seen: a node that joins later is not, and a network plugin may not count nodes to ipBlocks")
+	}
+	if has(behavior.PeerAPIServer) {
+		note("the API server is allowed by its addresses of now: it is refused when they change, and a network plugin may not count nodes to ipBlocks")
+	}
+	data, err := yaml.Marshal(doc)
+	if err != nil {
+		return engine.Rendered{}, fmt.Errorf("write %s for %s: %w", kind, s.Workload, err)
+	}
+	out.Base = data
+	return finish(), nil
+}
+
+// rules is one rule to be.
+type rules struct {
+	peers []peer
+	ports []port
+}
+
+// group makes a rule of each workload, and one of all addresses with the same
+// ports. Flows come in order.
+func group(flows []engine.Flow, d behavior.Direction) []rules {
+	var groups []rules
+	byPorts := map[string]int{}
+	for _, f := range flows {
+		if f.Direction != d {
+			continue
+		}
+		var ports []port
+		var key strings.Builder
+		for _, p := range f.Ports {
+			ports = append(ports, port{Protocol: strings.ToUpper(p.Protocol), Port: nameOrNumber{number: p.Number}})
+			fmt.Fprintf(&key, ",%s%d", p.Protocol, p.Number)
+		}
+		if f.Peer.Kind == behavior.PeerWorkload {
+			labels, _ := behavior.ParseLabels(f.Peer.Labels) // engine.Flows passes no others
+			groups = append(groups, rules{ports: ports, peers: []peer{{
+				NamespaceSelector: &engine.Selector{MatchLabels: map[string]string{namespaceName: f.Peer.Namespace}},
+				PodSelector:       &engine.Selector{MatchLabels: labels},
+			}}})
+			continue
+		}
+		block := peer{IPBlock: &ipBlock{CIDR: netip.PrefixFrom(f.Peer.Address, f.Peer.Address.BitLen()).String()}}
+		if i, ok := byPorts[key.String()]; !ok {
+			byPorts[key.String()] = len(groups)
+			groups = append(groups, rules{[]peer{block}, ports})
+		} else if !slices.ContainsFunc(groups[i].peers, func(p peer) bool { return p.IPBlock.CIDR == block.IPBlock.CIDR }) {
+			groups[i].peers = append(groups[i].peers, block)
+		}
+	}
+	return groups
+}
+
+// Parse implements engine.Engine.
+func (*Engine) Parse(objects []engine.Object) (engine.Judge, error) {
+	j := &judge{}
+	for _, o := range objects {
+		if o.File != "" || o.APIVersion != apiVersion || o.Kind != kind {
+			continue
+		}
+		name := behavior.Escape(o.Kind + "/" + o.Name)
+		s, err := parse(o)
+		if err != nil {
+			return nil, &engine.InvalidError{Object: name, Reason: behavior.Escape(err.Error())}
+		}
+		j.policies = append(j.policies, parsed{name, o.Namespace, s})
+	}
+	return j, nil
+}
+
+func parse(o engine.Object) (spec, error) {
+	var doc struct {
+		Spec json.RawMessage `json:"spec"`
+	}
+	if err := json.Unmarshal(o.JSON, &doc); err != nil {
+		return spec{}, fmt.Errorf("decode: %w", err)
+	}
+	if doc.Spec == nil {
+		return spec{}, fmt.Errorf("no spec")
+	}
+	return decodeSpec(doc.Spec)
+}
