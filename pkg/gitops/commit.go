@@ -77,10 +77,9 @@ func (r *Repository) Commit(ctx context.Context, c Change, replay Replay) (Revis
 			}
 		}
 		p, err := r.propose(ctx, c, head, author)
-		if err != nil {
-			return "", err
+		if err == nil {
+			err = r.backend.publish(ctx, p)
 		}
-		err = r.backend.publish(ctx, p)
 		if err == nil {
 			return revision(p.new), nil
 		}

@@ -11,6 +11,7 @@ package gitops
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"strings"
@@ -77,9 +78,10 @@ type backend interface {
 	head() (plumbing.Hash, error)
 	// refresh learns of commits that others have made.
 	refresh(ctx context.Context) error
-	// check refuses when a commit to dir on top of head would do harm.
+	// check refuses when a commit to dir on top of head would do harm; it
+	// returns errOvertaken where the branch is not at head any more.
 	check(ctx context.Context, dir string, head plumbing.Hash) error
-	// publish moves the branch from p.old to p.new, and nothing else. It
+	// publish moves the branch from p.old to p.new, and no other. It
 	// returns errOvertaken, and has changed nothing, where the branch is not
 	// at p.old.
 	publish(ctx context.Context, p proposal) error
@@ -141,7 +143,11 @@ func (r *Repository) Check(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return r.backend.check(ctx, dir, head)
+	err = r.backend.check(ctx, dir, head)
+	if errors.Is(err, errOvertaken) {
+		err = &OvertakenError{Branch: r.Branch()}
+	}
+	return err
 }
 
 // Read returns the files of dir at the head of the branch, and that head. dir

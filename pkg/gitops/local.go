@@ -170,12 +170,12 @@ func (l *local) check(ctx context.Context, dir string, head plumbing.Hash) error
 		return err
 	}
 	defer w.close()
-	return w.checkClean(ctx, dir, head, nil)
+	return w.checkStill(ctx, dir, head, nil)
 }
 
 func (l *local) publish(ctx context.Context, p proposal) error {
 	if l.worktree == "" {
-		return l.moveRef(ctx, p)
+		return l.moveRef(ctx, p, func() {})
 	}
 	w, err := openWorktree(l)
 	if err != nil {
@@ -186,8 +186,9 @@ func (l *local) publish(ctx context.Context, p proposal) error {
 }
 
 // moveRef is git's own compare and swap: the lock file is made exclusively,
-// and renamed to the ref once the ref was seen at p.old.
-func (l *local) moveRef(ctx context.Context, p proposal) error {
+// and renamed to the ref once the ref was seen at p.old. certain is called in
+// between, when nothing but that rename can fail any more.
+func (l *local) moveRef(ctx context.Context, p proposal, certain func()) error {
 	ref := filepath.Join(l.commonDir, filepath.FromSlash(l.branch.String()))
 	if err := os.MkdirAll(filepath.Dir(ref), 0o777); err != nil {
 		return fmt.Errorf("lock branch %s: %w", l.branch.Short(), err)
@@ -216,6 +217,7 @@ func (l *local) moveRef(ctx context.Context, p proposal) error {
 	if err := l.appendReflogs(p); err != nil {
 		return fmt.Errorf("write reflog of %s: %w", l.branch.Short(), err)
 	}
+	certain()
 	if err := os.Rename(lock.Name(), ref); err != nil {
 		return fmt.Errorf("move branch %s: %w", l.branch.Short(), err)
 	}

@@ -117,6 +117,18 @@ func (w *worktree) close() {
 	w.root.Close()
 }
 
+// checkStill is checkClean for a branch that others may move: where they have,
+// that is what the caller has to know.
+func (w *worktree) checkStill(ctx context.Context, dir string, head plumbing.Hash, changes []fileChange) error {
+	err := w.checkClean(ctx, dir, head, changes)
+	if at, headErr := w.head(); headErr != nil {
+		return headErr
+	} else if at != head {
+		return errOvertaken
+	}
+	return err
+}
+
 // checkClean compares the commit head, the index and the files below dir.
 // Files at the paths of changes must not be there untracked, even if ignored.
 func (w *worktree) checkClean(ctx context.Context, dir string, head plumbing.Hash, changes []fileChange) error {
@@ -221,20 +233,14 @@ func (w *worktree) sameOnDisk(p string, at *index.Entry) (bool, error) {
 	return w.crlf && plumbing.ComputeHash(plumbing.BlobObject, []byte(unix)) == at.Hash, nil
 }
 
-// publish moves the branch, then files and index. What is likely to fail, the
-// writing, is done before the branch moves; renames remain for after it.
+// publish moves files, index and branch. What is likely to fail, the writing,
+// is done first; then the branch is locked, and only renames remain.
 func (w *worktree) publish(ctx context.Context, p proposal) error {
 	dir, err := cleanDir(p.change.Dir)
 	if err != nil {
 		return err
 	}
-	// With the index locked git cannot commit here, so what is seen now stays.
-	if at, err := w.head(); err != nil {
-		return err
-	} else if at != p.old {
-		return errOvertaken
-	}
-	if err := w.checkClean(ctx, dir, p.old, p.files); err != nil {
+	if err := w.checkStill(ctx, dir, p.old, p.files); err != nil {
 		return err
 	}
 	stage := ".autopolicy-" + p.new.String()
@@ -254,11 +260,16 @@ func (w *worktree) publish(ctx context.Context, p proposal) error {
 			return fmt.Errorf("stage files in worktree: %w", err)
 		}
 	}
-	if err := w.moveRef(ctx, p); err != nil {
+	// Files and index come before the branch: a git commit that starts in
+	// between is then refused, for it finds the branch moved. The other way
+	// round it would commit the old index on top of ours.
+	var failed string
+	var updateErr error
+	if err := w.moveRef(ctx, p, func() { failed, updateErr = w.update(p, stage) }); err != nil {
 		return err
 	}
-	if name, err := w.update(p, stage); err != nil {
-		return &WorktreeError{Revision: revision(p.new), Path: name, Err: err}
+	if updateErr != nil {
+		return &WorktreeError{Revision: revision(p.new), Path: failed, Err: updateErr}
 	}
 	return nil
 }

@@ -288,6 +288,31 @@ func TestAnEmptyWorktreeGetsItsFirstCommit(t *testing.T) {
 	}
 }
 
+func TestACommitWhileTheChangeIsMadeAnew(t *testing.T) {
+	dir := worktree(t, filepath.Join(sandbox(t), "repo"))
+	r := open(t, gitops.Options{URL: dir})
+	c := change(t, r, map[string]string{"mine": "1"})
+	c.Base, c.Files["rollout.yaml"] = "", []byte("stage: deny\n")
+	replays := 0
+	_, err := r.Commit(context.Background(), c, func(_ context.Context, tree gitops.Tree, _ gitops.Revision) (gitops.Change, error) {
+		if replays++; replays == 1 {
+			write(t, filepath.Join(dir, "autopolicy/shop/theirs"), "1")
+			git(t, dir, "add", "-A")
+			git(t, dir, "commit", "-qm", "Theirs")
+		} else if string(tree["theirs"]) != "1" {
+			t.Errorf("replay was given %v", tree)
+		}
+		return c, nil
+	})
+	if err != nil || replays != 2 {
+		t.Fatalf("%d replays: %v", replays, err)
+	}
+	sameTree(t, read(t, r, "autopolicy/shop"), map[string]string{"mine": "1", "theirs": "1", "rollout.yaml": "stage: deny\n", "old.yaml": "old\n"})
+	if got := git(t, dir, "status", "--porcelain"); got != "" {
+		t.Errorf("git status is %s", got)
+	}
+}
+
 func TestAnEmptyFolderInTheWayOfAFile(t *testing.T) {
 	dir := worktree(t, filepath.Join(sandbox(t), "repo"))
 	r := open(t, gitops.Options{URL: dir})
