@@ -31,7 +31,7 @@ func files(facts []behavior.Observed, o Options, g groups) {
 		k := sibling{f.Fact.Exe, dir, shape}
 		if n, ok := count.wide(k, f.Fact.Access, o.Siblings); ok {
 			r.Path, r.Match = dir, policy.Directory
-			g.add(r, f.Fact.Exe, f, fmt.Sprintf("%d files in %s have generated names like %s; any other file directly in it is newly allowed",
+			g.add(r, f.Fact.Exe, f, fmt.Sprintf("%d files in %s have generated names like %s, so any other file directly in it is newly allowed",
 				n, dir, shape))
 			continue
 		}
@@ -215,7 +215,7 @@ func pattern(path string) (pattern, why string) {
 			parts[4], changed = "*", true
 		}
 		if changed {
-			return strings.Join(parts, "/"), "process numbers change; the same file of any process is newly allowed"
+			return strings.Join(parts, "/"), "process numbers change, so the same file of any process is newly allowed"
 		}
 		return "", ""
 	}
@@ -225,7 +225,7 @@ func pattern(path string) (pattern, why string) {
 		}
 	}
 	if changed {
-		return strings.Join(parts, "/"), "the kubelet names the folder anew for each pod and each change; the same file in any of them is newly allowed"
+		return strings.Join(parts, "/"), "the kubelet names the folder anew for each pod and each change, so the same file in any of them is newly allowed"
 	}
 	return "", ""
 }

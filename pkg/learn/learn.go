@@ -152,33 +152,30 @@ type key struct {
 	name, arch string
 }
 
-// group is a rule in the making.
-type group struct {
-	rule  policy.Rule
-	exes  map[string]struct{}
-	facts map[behavior.Fact]behavior.Observed
-	why   map[string]struct{}
-}
-
+// groups are rules in the making; their executables are neither sorted nor told
+// apart yet.
 type groups map[key]*group
 
-// add puts one fact into the group of the rule that allows it to exe.
+type group struct {
+	rule policy.Rule
+	why  []string
+}
+
+// add puts one fact into the rule r that allows it to exe. Each fact is added
+// once, in order of behavior.Compare.
 func (g groups) add(r policy.Rule, exe string, f behavior.Observed, why string) {
 	k := key{r.Kind, r.Path, r.Match, r.Access, r.Direction, r.Protocol, r.Port, r.Peer, r.Name, r.Arch}
 	m, ok := g[k]
 	if !ok {
-		m = &group{rule: r, exes: map[string]struct{}{}, facts: map[behavior.Fact]behavior.Observed{}, why: map[string]struct{}{}}
+		m = &group{rule: r}
 		g[k] = m
 	}
-	if r.Kind != behavior.Syscall {
-		m.exes[exe] = struct{}{}
+	if n := len(m.rule.Exes); r.Kind != behavior.Syscall && (n == 0 || m.rule.Exes[n-1] != exe) {
+		m.rule.Exes = append(m.rule.Exes, exe)
 	}
-	if old, ok := m.facts[f.Fact]; ok {
-		f.Evidence = behavior.MergeEvidence(old.Evidence, f.Evidence)
-	}
-	m.facts[f.Fact] = f
-	if why != "" {
-		m.why[why] = struct{}{}
+	m.rule.Facts = append(m.rule.Facts, f)
+	if why != "" && !slices.Contains(m.why, why) {
+		m.why = append(m.why, why)
 	}
 }
 
@@ -188,14 +185,9 @@ func (g groups) rules(container string) []policy.Rule {
 	for _, m := range g {
 		r := m.rule
 		r.Container = container
-		if len(m.exes) > 0 {
-			r.Exes = slices.Sorted(maps.Keys(m.exes))
-		}
-		r.Why = strings.Join(slices.Sorted(maps.Keys(m.why)), "; ")
-		for _, f := range m.facts {
-			r.Facts = append(r.Facts, f)
-		}
-		slices.SortFunc(r.Facts, func(a, b behavior.Observed) int { return behavior.Compare(a.Fact, b.Fact) })
+		slices.Sort(r.Exes)
+		r.Exes = slices.Compact(r.Exes)
+		r.Why = strings.Join(m.why, "; ")
 		rules = append(rules, r)
 	}
 	return rules

@@ -340,14 +340,3 @@ func FuzzFileRulesCoverTheirPath(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkRules(b *testing.B) {
-	facts := random(rand.New(rand.NewPCG(1, 1)), 10_000)
-	p := profile("web", facts...)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := learn.Rules([]behavior.Profile{p}, learn.Options{}); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
