@@ -353,6 +353,29 @@ int note_capability(__u64 *ctx)
 	return 0;
 }
 
+/* Optional: the tracepoint is in kernels since 6.3. */
+SEC("tp_btf/sock_send_length")
+int note_sent(__u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[0];
+	struct endpoint e = {.protocol = IPPROTO_UDP};
+	struct actor a = {};
+	__u16 family;
+
+	if (sk->sk_protocol != IPPROTO_UDP || (int)ctx[1] < 0)
+		return 0;
+	family = sk->__sk_common.skc_family;
+	e.port = bpf_ntohs(sk->__sk_common.skc_dport);
+	if (!e.port || (family != AF_INET && family != AF_INET6))
+		return 0; /* not connected: note_send has it */
+	if (!act_tracing(&a))
+		return 0;
+	read_peer(sk, family, &e);
+	if (speaks_first(bpf_get_socket_cookie(sk), &e, DIRECTION_EGRESS))
+		add_socket_fact(SLOT_TRACING, &a, DIRECTION_EGRESS, &e);
+	return 0;
+}
+
 SEC("cgroup/sendmsg4")
 int note_send4(struct bpf_sock_addr *ctx)
 {

@@ -220,6 +220,7 @@ const (
 	FloorProgNoteReceive6   = "note_receive6"
 	FloorProgNoteSend4      = "note_send4"
 	FloorProgNoteSend6      = "note_send6"
+	FloorProgNoteSent       = "note_sent"
 	FloorProgNoteSyscall    = "note_syscall"
 	FloorVarGenerated       = "generated"
 )
@@ -273,6 +274,7 @@ type FloorProgramSpecs struct {
 	NoteReceive6   *ebpf.ProgramSpec `ebpf:"note_receive6"`
 	NoteSend4      *ebpf.ProgramSpec `ebpf:"note_send4"`
 	NoteSend6      *ebpf.ProgramSpec `ebpf:"note_send6"`
+	NoteSent       *ebpf.ProgramSpec `ebpf:"note_sent"`
 	NoteSyscall    *ebpf.ProgramSpec `ebpf:"note_syscall"`
 }
 
@@ -367,6 +369,7 @@ type FloorPrograms struct {
 	NoteReceive6   *ebpf.Program `ebpf:"note_receive6"`
 	NoteSend4      *ebpf.Program `ebpf:"note_send4"`
 	NoteSend6      *ebpf.Program `ebpf:"note_send6"`
+	NoteSent       *ebpf.Program `ebpf:"note_sent"`
 	NoteSyscall    *ebpf.Program `ebpf:"note_syscall"`
 }
 
@@ -379,6 +382,7 @@ func (p *FloorPrograms) Close() error {
 		p.NoteReceive6,
 		p.NoteSend4,
 		p.NoteSend6,
+		p.NoteSent,
 		p.NoteSyscall,
 	)
 }

@@ -13,6 +13,18 @@
 #define IPPROTO_MPTCP 262
 #define SOCK_BINDPORT_LOCK 8
 
+typedef void (*btf_trace_sock_send_length)(void *, struct sock *, int, int);
+
+/*
+ * Whether there is the tracepoint of note_sent. Resolvers connect UDP sockets
+ * only to learn which source address they would get; where sends cannot be seen,
+ * such a connect is a fact.
+ */
+static __always_inline bool are_sends_traced(void)
+{
+	return bpf_core_type_exists(btf_trace_sock_send_length);
+}
+
 /* One end of a conversation. */
 struct endpoint {
 	__u8 address[16];
@@ -69,6 +81,31 @@ static __always_inline void add_socket_fact(__u32 slot, struct actor *a, enum di
 	publish(s, KIND_NETWORK, &sockets, &key);
 }
 
+/*
+ * Notes that the owner of a socket sent to, or heard from, peer. False when the
+ * other side had spoken first: then this is a reply.
+ */
+static __always_inline bool speaks_first(__u64 cookie, struct endpoint *peer, __u8 direction)
+{
+	struct flow_key flow = {.cookie = cookie, .port = peer->port};
+	__u8 *first;
+
+	__builtin_memcpy(flow.address, peer->address, 16);
+	first = bpf_map_lookup_elem(&flows, &flow);
+	if (first)
+		return *first == direction;
+	bpf_map_update_elem(&flows, &flow, &direction, 0);
+	return true;
+}
+
+static __always_inline void read_peer(struct sock *sk, __u16 family, struct endpoint *e)
+{
+	if (family == AF_INET)
+		map_v4(e->address, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+	else
+		BPF_CORE_READ_INTO(&e->address, sk, __sk_common.skc_v6_daddr);
+}
+
 /* A system call that connected, accepted or opened for peers the socket of file. */
 static __always_inline void socket_used(struct file *file, enum direction direction, bool bind)
 {
@@ -88,6 +125,8 @@ static __always_inline void socket_used(struct file *file, enum direction direct
 	e.protocol = protocol_of(sk);
 	if (!e.protocol || (bind && e.protocol != IPPROTO_UDP))
 		return;
+	if (direction == DIRECTION_EGRESS && e.protocol == IPPROTO_UDP && are_sends_traced())
+		return;
 	if (direction == DIRECTION_EGRESS)
 		e.port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 	else
@@ -100,12 +139,8 @@ static __always_inline void socket_used(struct file *file, enum direction direct
 		return;
 	if (!act_tracing(&a))
 		return;
-	if (direction != DIRECTION_LISTEN) {
-		if (family == AF_INET)
-			map_v4(e.address, BPF_CORE_READ(sk, __sk_common.skc_daddr));
-		else
-			BPF_CORE_READ_INTO(&e.address, sk, __sk_common.skc_v6_daddr);
-	}
+	if (direction != DIRECTION_LISTEN)
+		read_peer(sk, family, &e);
 	add_socket_fact(SLOT_TRACING, &a, direction, &e);
 }
 
@@ -118,29 +153,20 @@ static __always_inline int datagram(struct bpf_sock_addr *ctx, struct endpoint *
 {
 	struct bpf_sock *socket = ctx->sk;
 	__u8 direction = out ? DIRECTION_EGRESS : DIRECTION_INGRESS;
-	struct flow_key flow = {};
 	struct actor a = {};
 	struct sock *sk = NULL;
-	__u8 *first;
 
 	/* The address as a number: fields beyond bpf_sock's are read by it. */
 	bpf_probe_read_kernel(&sk, sizeof(sk), &socket);
 	peer->protocol = protocol_of(sk);
 	if (peer->protocol != IPPROTO_UDP || !act(&a))
 		return 1;
-	flow.cookie = bpf_get_socket_cookie(ctx);
-	flow.port = peer->port;
-	__builtin_memcpy(flow.address, peer->address, 16);
-	first = bpf_map_lookup_elem(&flows, &flow);
-	if (first && *first != direction)
+	if (!out && !(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_BINDPORT_LOCK))
 		return 1;
-	if (!out) {
-		if (!(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_BINDPORT_LOCK))
-			return 1;
+	if (!speaks_first(bpf_get_socket_cookie(ctx), peer, direction))
+		return 1;
+	if (!out)
 		peer->port = BPF_CORE_READ(sk, __sk_common.skc_num);
-	}
-	if (!first)
-		bpf_map_update_elem(&flows, &flow, &direction, 0);
 	if (peer->port)
 		add_socket_fact(SLOT_CGROUP, &a, direction, peer);
 	return 1;

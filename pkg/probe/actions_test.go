@@ -94,6 +94,13 @@ func runAction(args []string) error {
 		return tcp(netip.MustParseAddrPort(args[1]))
 	case "udp":
 		return udp(netip.MustParseAddrPort(args[1]))
+	case "lookup": // connects a UDP socket and sends nothing, as resolvers do
+		addr, family := sockaddr(netip.MustParseAddrPort(args[1]))
+		fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Connect(fd, addr)
 	case "drop":
 		return dropCapability(args[1])
 	case "refused":

@@ -55,6 +55,14 @@ type Probe struct {
 	features   Features
 }
 
+// optionalTracepoints are those that a supported kernel may lack: program to name.
+func optionalTracepoints() map[string]string {
+	return map[string]string{
+		"note_capability": "cap_capable",      // since Linux 6.14
+		"note_sent":       "sock_send_length", // since Linux 6.3
+	}
+}
+
 // cgroupAttach says where the programs that are no tracepoints attach.
 func cgroupAttach() map[string]ebpf.AttachType {
 	return map[string]ebpf.AttachType{
@@ -123,18 +131,19 @@ func (p *Probe) load(o Options) error {
 		}
 		spec.Maps["records"].MaxEntries = uint32(size)
 	}
-	// A variable that Go maps into memory keeps its map alive after Close.
-	clear(spec.Variables)
-	// The tracepoint came with Linux 6.14.
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
 		return fmt.Errorf("load kernel types: %w", err)
 	}
-	var tracepoint *btf.Typedef
-	if err := kernel.TypeByName("btf_trace_cap_capable", &tracepoint); err != nil {
-		delete(spec.Programs, "note_capability")
-		p.features.Missing["note_capability"] = "the kernel has no tracepoint cap_capable"
+	for program, tracepoint := range optionalTracepoints() {
+		var typedef *btf.Typedef
+		if err := kernel.TypeByName("btf_trace_"+tracepoint, &typedef); err != nil {
+			delete(spec.Programs, program)
+			p.features.Missing[program] = "the kernel has no tracepoint " + tracepoint
+		}
 	}
+	// A variable that Go maps into memory would keep its map alive after Close.
+	clear(spec.Variables)
 	if p.collection, err = ebpf.NewCollection(spec); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
@@ -219,11 +228,14 @@ func (p *Probe) attach(o Options) error {
 func (f Features) Gaps() []string {
 	var gaps []string
 	for name, reason := range f.Missing {
-		what := "UDP"
-		if name == "note_capability" {
-			what = "capabilities"
+		what := "UDP of unconnected sockets is not observed"
+		switch name {
+		case "note_capability":
+			what = "capabilities are not observed"
+		case "note_sent":
+			what = "UDP sockets count as used once they are connected"
 		}
-		gaps = append(gaps, fmt.Sprintf("%s not observed: %s", what, reason))
+		gaps = append(gaps, what+": "+reason)
 	}
 	slices.Sort(gaps)
 	return slices.Compact(gaps)

@@ -234,6 +234,19 @@ func TestFacts(t *testing.T) {
 	}
 }
 
+func TestConnectedSocketThatSendsNothingIsNoFact(t *testing.T) {
+	p := requireProbe(t, Options{})
+	if reason := p.Features().Missing["note_sent"]; reason != "" {
+		t.Skip("SKIPPED: " + reason)
+	}
+	_, records := observe(t, p, actions("lookup 127.0.0.1:65535", "lookup [::1]:443")...)
+	for _, r := range records {
+		if r.Fact.Kind == behavior.Network {
+			t.Errorf("recorded: %s", r.Fact)
+		}
+	}
+}
+
 func TestPathBeyondTheBoundsIsMarkedAndCounted(t *testing.T) {
 	cases := []struct{ name, component, depth, reason string }{
 		{"more than 4,096 bytes of long names", strings.Repeat("n", 255), "17", "path too long: file"},
