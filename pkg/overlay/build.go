@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -18,10 +19,6 @@ import (
 // root is where a tree lies in kustomize's file system, which is a map in
 // memory.
 const root = "/tree"
-
-// probeFolder holds a kustomization that exists in memory only. No file of a
-// tree can lie there: its name is not a valid slug.
-const probeFolder = "workloads/.all"
 
 // Build gives the objects that the tree's kustomization.yaml applies, in
 // kustomize's order, and after them, in order of workload and name, the files
@@ -41,17 +38,14 @@ func Build(t Tree) ([]engine.Object, error) {
 	if err := vet(t, "."); err != nil {
 		return nil, err
 	}
-	built, err := run(files(t), ".")
-	if err != nil {
-		return nil, &InvalidError{File: Kustomization, Reason: err.Error()}
-	}
-	objects, err := objectsOf(built)
+	objects, err := buildRoot(t)
 	if err != nil {
 		return nil, err
 	}
+	folders := byFolder(t)
 	for _, slug := range Slugs(t) {
 		if stage, ok := stages[slug]; ok {
-			beside, err := filesBeside(t, slug, stage)
+			beside, err := filesBeside(t, slug, stage, folders[StageFolder(slug, stage)])
 			if err != nil {
 				return nil, err
 			}
@@ -71,52 +65,152 @@ func Check(t Tree) error {
 	if _, err := Build(t); err != nil {
 		return err
 	}
-	for _, stage := range []policy.Stage{policy.Audit, policy.Deny} {
-		var folders []string
-		for _, slug := range Slugs(t) {
-			if f := StageFolder(slug, stage); len(t.Below(f)) > 0 {
+	var folders []string
+	files := byFolder(t)
+	for _, slug := range Slugs(t) {
+		for _, stage := range []policy.Stage{policy.Audit, policy.Deny} {
+			if f := StageFolder(slug, stage); len(files[f]) > 0 {
 				folders = append(folders, f)
 			}
 		}
-		if err := checkTogether(t, folders); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// checkTogether builds folders in one run, which is what makes it affordable,
-// and one by one only to find the one that is at fault.
-func checkTogether(t Tree, folders []string) error {
-	if len(folders) == 0 {
-		return nil
 	}
 	if err := vet(t, folders...); err != nil {
 		return err
 	}
-	var k strings.Builder
-	k.WriteString("resources:\n")
-	for _, f := range folders {
-		k.WriteString("- ../../" + f + "\n")
-	}
-	fsys := files(t)
-	if err := fsys.WriteFile(path.Join(root, probeFolder, Kustomization), []byte(k.String())); err != nil {
-		return fmt.Errorf("prepare build: %w", err)
-	}
-	_, together := run(fsys, probeFolder)
-	if together == nil {
-		return nil
-	}
+	fsys := inMemory(t)
 	for _, f := range folders {
 		if _, err := run(fsys, f); err != nil {
 			return &InvalidError{File: path.Join(f, Kustomization), Reason: err.Error()}
 		}
 	}
-	return &InvalidError{File: workloads, Reason: together.Error()}
+	return nil
 }
 
-// files is the tree as kustomize reads it.
-func files(t Tree) filesys.FileSystem {
+// buildRoot builds what the root kustomization lists. Kustomize compares every
+// object with every other one, which for thousands of policies takes minutes; so
+// where the entries cannot influence each other, each is built alone.
+func buildRoot(t Tree) ([]engine.Object, error) {
+	fsys := inMemory(t)
+	entries, err := listed(t)
+	if err != nil {
+		return nil, err
+	}
+	apart, err := independent(t, entries)
+	if err != nil {
+		return nil, err
+	}
+	if !apart {
+		built, err := run(fsys, ".")
+		if err != nil {
+			return nil, &InvalidError{File: Kustomization, Reason: err.Error()}
+		}
+		return objectsOf(built)
+	}
+	var objects []engine.Object
+	seen := map[[4]string]bool{}
+	for _, e := range entries {
+		built, err := runEntry(fsys, e)
+		if err != nil {
+			return nil, &InvalidError{File: Kustomization, Line: e.node.Line, Reason: err.Error()}
+		}
+		some, err := objectsOf(built)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range some {
+			id := [4]string{o.APIVersion, o.Kind, o.Namespace, o.Name}
+			if seen[id] {
+				return nil, &InvalidError{File: Kustomization, Line: e.node.Line, Reason: printable(o.Kind+"/"+o.Name) + " is in the tree twice"}
+			}
+			seen[id] = true
+		}
+		objects = append(objects, some...)
+	}
+	return objects, nil
+}
+
+// independent tells whether no entry of the root kustomization can change what
+// another one builds to: nothing is transformed at the root, and every entry is
+// a plain file or a workload whose kustomizations only list and patch.
+func independent(t Tree, entries []entry) (bool, error) {
+	_, k, err := kustomizationOf(t, ".")
+	if err != nil || !only(k, "apiVersion", "kind", "metadata", "resources") {
+		return false, err
+	}
+	for _, e := range entries {
+		if e.slug == "" {
+			if _, isFile := t[path.Clean(e.node.Value)]; !isFile {
+				return false, nil
+			}
+			continue
+		}
+		for _, folder := range []string{StageFolder(e.slug, e.stage), BaseFolder(e.slug)} {
+			_, k, err := kustomizationOf(t, folder)
+			if err != nil || !only(k, "apiVersion", "kind", "metadata", "resources", "patches") {
+				return false, err
+			}
+		}
+		if _, k, err := kustomizationOf(t, StageFolder(e.slug, e.stage)); err != nil || !lists(k, "../"+base) {
+			return false, err
+		}
+		if _, k, err := kustomizationOf(t, BaseFolder(e.slug)); err != nil || !listsFiles(t, BaseFolder(e.slug), k) {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// runEntry builds one entry of the root kustomization as if it were the only
+// one.
+func runEntry(fsys filesys.FileSystem, e entry) (resmap.ResMap, error) {
+	if e.slug != "" {
+		return run(fsys, StageFolder(e.slug, e.stage))
+	}
+	k, err := yaml.Marshal(map[string][]string{"resources": {e.node.Value}})
+	if err == nil {
+		err = fsys.WriteFile(path.Join(root, Kustomization), k)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("prepare build: %w", err)
+	}
+	return run(fsys, ".")
+}
+
+// only tells whether a kustomization has no other fields.
+func only(k *yaml.Node, fields ...string) bool {
+	if k == nil {
+		return false
+	}
+	for i := 0; i+1 < len(k.Content); i += 2 {
+		if !slices.Contains(fields, k.Content[i].Value) {
+			return false
+		}
+	}
+	return true
+}
+
+// lists tells whether the resources of a kustomization are just the one entry.
+func lists(k *yaml.Node, entry string) bool {
+	r := value(k, "resources")
+	return r != nil && len(r.Content) == 1 && path.Clean(r.Content[0].Value) == entry
+}
+
+// listsFiles tells whether the resources of a folder's kustomization are files.
+func listsFiles(t Tree, folder string, k *yaml.Node) bool {
+	r := value(k, "resources")
+	if r == nil {
+		return true
+	}
+	for _, n := range r.Content {
+		if _, ok := t[path.Join(folder, n.Value)]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// inMemory is the tree as kustomize reads it.
+func inMemory(t Tree) filesys.FileSystem {
 	fsys := filesys.MakeFsInMemory()
 	for p, data := range t {
 		// Writing to this map of maps fails only for names that checkPaths
@@ -152,9 +246,18 @@ func objectsOf(built resmap.ResMap) ([]engine.Object, error) {
 	return objects, nil
 }
 
-// filesBeside gives the JSON files of a workload's stage folder that its
-// kustomization does not list.
-func filesBeside(t Tree, slug string, stage policy.Stage) ([]engine.Object, error) {
+// byFolder lists the files of each folder, in order, with their whole paths.
+func byFolder(t Tree) map[string][]string {
+	folders := map[string][]string{}
+	for _, p := range t.Paths() {
+		folders[path.Dir(p)] = append(folders[path.Dir(p)], p)
+	}
+	return folders
+}
+
+// filesBeside gives the JSON files, of those in a workload's stage folder, that
+// its kustomization does not list.
+func filesBeside(t Tree, slug string, stage policy.Stage, files []string) ([]engine.Object, error) {
 	folder := StageFolder(slug, stage)
 	_, k, err := kustomizationOf(t, folder)
 	if err != nil {
@@ -167,8 +270,8 @@ func filesBeside(t Tree, slug string, stage policy.Stage) ([]engine.Object, erro
 		}
 	}
 	var objects []engine.Object
-	for _, p := range t.Below(folder) {
-		if path.Dir(p) == folder && path.Ext(p) == ".json" && !listed[p] {
+	for _, p := range files {
+		if path.Ext(p) == ".json" && !listed[p] {
 			objects = append(objects, engine.Object{JSON: t[p], Workload: slug, File: path.Base(p)})
 		}
 	}

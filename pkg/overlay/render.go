@@ -90,6 +90,9 @@ func kindsOf(w Workload) (map[string]bool, error) {
 func HasKubeArmor(t Tree, slug string) (bool, error) {
 	w := Workload{Slug: slug, Base: map[string][]byte{}}
 	for _, p := range t.Below(BaseFolder(slug)) {
+		if !bytes.Contains(t[p], []byte(kindKubeArmor)) && !bytes.Contains(t[p], []byte(`\`)) {
+			continue // neither the kind nor an escaped spelling of it: spares the parser
+		}
 		if path.Ext(p) == ".yaml" && path.Base(p) != Kustomization {
 			w.Base[strings.TrimPrefix(p, BaseFolder(slug)+"/")] = t[p]
 		}
@@ -190,9 +193,11 @@ metadata:
 		if v.Value == string(p) {
 			continue
 		}
-		if data, err = newText(NamespaceFile, data).replace(v, string(p)); err != nil {
+		text := newText(NamespaceFile, data)
+		if err := text.replace(v, string(p)); err != nil {
 			return nil, err
 		}
+		data = text.bytes()
 	}
 	return data, nil
 }

@@ -82,17 +82,26 @@ func SetStages(t Tree, want map[string]policy.Stage, withNamespace bool) ([]byte
 	if !ok {
 		data = []byte(newKustomization)
 	}
+	data, err := changeStages(data, want)
+	if err != nil {
+		return nil, err
+	}
+	now, err := Stages(Tree{Kustomization: data})
+	if err != nil {
+		return nil, err
+	}
 	for _, slug := range slices.Sorted(maps.Keys(want)) {
 		if err := CheckSlug(slug); err != nil {
 			return nil, err
 		}
-		var err error
+		if now[slug] == want[slug] {
+			continue
+		}
 		if data, err = setStage(data, slug, want[slug]); err != nil {
 			return nil, err
 		}
 	}
 	if withNamespace {
-		var err error
 		if data, err = listNamespace(data); err != nil {
 			return nil, err
 		}
@@ -102,7 +111,27 @@ func SetStages(t Tree, want map[string]policy.Stage, withNamespace bool) ([]byte
 
 const newKustomization = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n"
 
-// setStage changes, adds or removes the line of one workload.
+// changeStages changes the lines of workloads that are listed already, all in
+// one pass and from the end on, so that what is still to change keeps its place.
+func changeStages(data []byte, want map[string]policy.Stage) ([]byte, error) {
+	entries, err := listed(Tree{Kustomization: data})
+	if err != nil {
+		return nil, err
+	}
+	text := newText(Kustomization, data)
+	for _, e := range slices.Backward(entries) {
+		stage, ok := want[e.slug]
+		if !ok || e.slug == "" || stage == e.stage || stage == policy.Observe {
+			continue
+		}
+		if err := text.replace(e.node, StageFolder(e.slug, stage)); err != nil {
+			return nil, err
+		}
+	}
+	return text.bytes(), nil
+}
+
+// setStage adds or removes the line of one workload.
 func setStage(data []byte, slug string, stage policy.Stage) ([]byte, error) {
 	entries, err := listed(Tree{Kustomization: data})
 	if err != nil {
@@ -123,10 +152,8 @@ func setStage(data []byte, slug string, stage policy.Stage) ([]byte, error) {
 			}
 		case stage == policy.Observe:
 			return text.removeEntry(e.node)
-		case e.stage == stage:
-			return data, nil
 		default:
-			return text.replace(e.node, line)
+			return data, nil
 		}
 	}
 	switch {

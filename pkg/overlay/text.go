@@ -53,13 +53,13 @@ func (t text) split(n *yaml.Node) (before, after string, quote string, err error
 }
 
 // replace writes another value in the place of a scalar.
-func (t text) replace(n *yaml.Node, value string) ([]byte, error) {
+func (t text) replace(n *yaml.Node, value string) error {
 	before, after, quote, err := t.split(n)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	t.lines[n.Line-1] = []byte(before + quote + value + quote + after)
-	return t.bytes(), nil
+	return nil
 }
 
 // dash gives what stands before an entry of a block list: indent and dash.
