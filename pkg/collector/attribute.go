@@ -49,6 +49,8 @@ func (c *Collector) record(r Record) {
 	if n == nil {
 		n = c.meet(r.MountNS, r.Time)
 		n.place, n.sure = c.locate(r)
+	}
+	if n.container == nil && !n.foreign {
 		c.resolve(n)
 	}
 	if n.container != nil {
@@ -59,6 +61,8 @@ func (c *Collector) record(r Record) {
 		return
 	}
 	switch limits := c.options.Limits; {
+	case n.sure && n.place == place{} && len(n.pending) >= limits.PendingRecords:
+		// The host's; what a container did before it was in its group is less.
 	case len(n.pending) >= limits.PendingRecords:
 		c.lost["records of a container that is not known yet"]++
 	case c.pending >= limits.TotalPending:
@@ -81,12 +85,22 @@ func (c *Collector) isOther(n *namespace, r Record) bool {
 	if p.container == "" || p.container == n.place.container {
 		return false
 	}
+	if n.young(r.Time) {
+		n.place, n.sure = p, sure
+		return false
+	}
 	if sure && n.sure {
 		return true
 	}
 	// A name alone may be that of a container inside the pod's container.
 	_, listed := c.pods.container(p.container)
 	return n.place.container != "" && listed
+}
+
+// young tells whether the namespace was outside of any container a moment ago: some
+// runtimes put a process into its control group only after its namespaces were made.
+func (n *namespace) young(now time.Time) bool {
+	return n.container == nil && n.place == (place{}) && now.Sub(n.since) < 2*scanEvery
 }
 
 // locate says which container the process of a record is in. What the record
@@ -230,7 +244,7 @@ func (c *Collector) stale(found map[uint32]*mountNS, now time.Time) []uint32 {
 			n = c.meet(number, now)
 		}
 		n.pids = m.pids
-		if n.container == nil && !n.sure {
+		if n.container == nil && (!n.sure || n.young(now)) {
 			n.place, n.sure = m.place, true
 		}
 	}
@@ -257,7 +271,7 @@ func vanished(n *namespace, m *mountNS, now time.Time) bool {
 	if n.container != nil {
 		return m.place.container != "" && m.place.container != n.container.info.id
 	}
-	return n.sure && m.place != n.place
+	return n.sure && m.place != n.place && !n.young(now)
 }
 
 // end takes the namespace out of those that run.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"sync"
@@ -75,6 +76,9 @@ func New(probe Probe, o Options) (*Collector, error) {
 	}
 	for _, pid := range []string{"1", "self"} {
 		ns, err := c.proc.namedMountNS(pid)
+		if errors.Is(err, fs.ErrPermission) && pid == "1" {
+			continue // it may do more than we; what shares its namespace is found to be the host's
+		}
 		if err != nil {
 			return nil, fmt.Errorf("find mount namespace of process %s: %w", pid, err)
 		}

@@ -1,0 +1,130 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/source"
+)
+
+// Progress is how an observation goes on.
+type Progress struct {
+	Left     time.Duration
+	Pods     int    // of the namespace, with at least one fact
+	Facts    int    // distinct by container
+	NewFacts int    // in the last 10 seconds
+	Lost     uint64 // on all nodes
+	Nodes    int    // that answer
+	Failing  []source.NodeError
+}
+
+// Rounds of an observation.
+const (
+	showEvery = time.Second
+	pullEvery = 5 * time.Second // also what is lost at most when a collector dies
+	freshSpan = 10 * time.Second
+)
+
+// Observe lets the collectors collect for a while, pulling what they have now and
+// then, and tells the progress every second. It returns the context's error when
+// that ends first; Pull then still gives what there is.
+func (s *Source) Observe(ctx context.Context, duration time.Duration, show func(Progress)) error {
+	end := s.options.Now().Add(duration)
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { s.picture.follow(ctx, s.api) })
+	running.Go(func() { s.pullOften(ctx) })
+	ticker := time.NewTicker(showEvery)
+	defer ticker.Stop()
+	history := []mark{{s.options.Now(), 0}}
+	for {
+		now := s.options.Now()
+		p := s.progress()
+		history = append(history, mark{now, p.Facts})
+		history = slices.DeleteFunc(history, func(m mark) bool { return now.Sub(m.at) > freshSpan })
+		p.NewFacts = p.Facts - history[0].facts
+		if p.Left = end.Sub(now).Round(time.Second); p.Left <= 0 {
+			return nil
+		}
+		show(p)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// mark is how many facts there were at a moment.
+type mark struct {
+	at    time.Time
+	facts int
+}
+
+// pullOften pulls from every node in rounds until the context ends.
+func (s *Source) pullOften(ctx context.Context) {
+	ticker := time.NewTicker(pullEvery)
+	defer ticker.Stop()
+	for {
+		s.pullAll(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// pullAll pulls from all nodes side by side. What fails stands in the node.
+func (s *Source) pullAll(ctx context.Context) {
+	limit := make(chan struct{}, 64)
+	var running sync.WaitGroup
+	for _, n := range s.list() {
+		if n.client == nil {
+			continue
+		}
+		running.Go(func() {
+			limit <- struct{}{}
+			defer func() { <-limit }()
+			n.busy.Lock()
+			defer n.busy.Unlock()
+			// The failure is kept in the node, and ends up in the coverage.
+			_ = n.pull(ctx, s.options.Namespace, s.options.Now)
+		})
+	}
+	running.Wait()
+}
+
+// list gives the nodes in the order of their names.
+func (s *Source) list() []*node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*node, 0, len(s.nodes))
+	for _, n := range s.nodes {
+		list = append(list, n)
+	}
+	slices.SortFunc(list, func(a, b *node) int { return strings.Compare(a.name, b.name) })
+	return list
+}
+
+func (s *Source) progress() Progress {
+	var p Progress
+	for _, n := range s.list() {
+		v := n.view()
+		p.Pods += v.pods
+		p.Facts += v.facts
+		p.Lost += v.lost
+		if v.failure != nil {
+			p.Failing = append(p.Failing, source.NodeError{Node: n.name, Reason: behavior.Escape(v.failure.Error())})
+		} else {
+			p.Nodes++
+		}
+	}
+	return p
+}

@@ -1,0 +1,199 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/topology"
+)
+
+// kind is a kind of object that tells about the cluster's shape.
+type kind struct {
+	name     string
+	resource schema.GroupVersionResource
+}
+
+func kinds() []kind {
+	return []kind{
+		{"Pod", resource("", "v1", "pods")},
+		{"Service", resource("", "v1", "services")},
+		{"Node", resource("", "v1", "nodes")},
+		{"EndpointSlice", resource("discovery.k8s.io", "v1", "endpointslices")},
+		{"ReplicaSet", resource("apps", "v1", "replicasets")},
+		{"Deployment", resource("apps", "v1", "deployments")},
+		{"StatefulSet", resource("apps", "v1", "statefulsets")},
+		{"DaemonSet", resource("apps", "v1", "daemonsets")},
+		{"Job", resource("batch", "v1", "jobs")},
+		{"CronJob", resource("batch", "v1", "cronjobs")},
+	}
+}
+
+// podKey names a pod.
+type podKey struct{ namespace, name string }
+
+// podSeen is what is kept of a pod beside the topology.
+type podSeen struct {
+	node       string
+	containers []string
+}
+
+// picture builds the topology: everything is listed at the start and at the end,
+// pods are followed in between, so that one that came and went is known.
+type picture struct {
+	now func() time.Time
+
+	mu       sync.Mutex
+	topology *topology.Cluster
+	there    map[podKey]bool
+	seen     map[podKey]podSeen
+}
+
+func newPicture(now func() time.Time) *picture {
+	return &picture{now: now, topology: topology.New(), there: map[podKey]bool{}, seen: map[podKey]podSeen{}}
+}
+
+// pageSize bounds one answer of the API server.
+const pageSize = 500
+
+// list reads all kinds, side by side.
+func (p *picture) list(ctx context.Context, api dynamic.Interface) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(4)
+	for _, k := range kinds() {
+		group.Go(func() error {
+			_, err := p.listKind(ctx, api, k)
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// listKind reads one kind and gives the version of the list to watch from.
+func (p *picture) listKind(ctx context.Context, api dynamic.Interface, k kind) (string, error) {
+	options := metav1.ListOptions{Limit: pageSize}
+	found := map[podKey]bool{}
+	for {
+		page, err := api.Resource(k.resource).List(ctx, options)
+		if err != nil {
+			return "", fmt.Errorf("list %s: %w", k.resource.Resource, err)
+		}
+		for i := range page.Items {
+			if k.name == "Pod" {
+				found[podKey{page.Items[i].GetNamespace(), page.Items[i].GetName()}] = true
+			}
+			if err := p.add(k.name, &page.Items[i]); err != nil {
+				return "", err
+			}
+		}
+		if options.Continue = page.GetContinue(); options.Continue == "" {
+			if k.name == "Pod" {
+				p.keepOnly(found)
+			}
+			return page.GetResourceVersion(), nil
+		}
+	}
+}
+
+func (p *picture) add(kind string, u *unstructured.Unstructured) error {
+	data, err := u.MarshalJSON()
+	if err != nil {
+		return fmt.Errorf("read %s %s: %w", kind, u.GetName(), err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if kind == "Pod" {
+		p.note(u)
+	}
+	return p.topology.Add(kind, data, p.now())
+}
+
+// note keeps where a pod runs and what its containers are called.
+func (p *picture) note(u *unstructured.Unstructured) {
+	key := podKey{u.GetNamespace(), u.GetName()}
+	p.there[key] = true
+	var s podSeen
+	s.node, _, _ = unstructured.NestedString(u.Object, "spec", "nodeName")
+	list, _, _ := unstructured.NestedSlice(u.Object, "spec", "containers")
+	for _, item := range list {
+		if c, ok := item.(map[string]any); ok {
+			if name, ok := c["name"].(string); ok {
+				s.containers = append(s.containers, name)
+			}
+		}
+	}
+	p.seen[key] = s
+}
+
+// keepOnly removes the pods that a complete list does not show any more.
+func (p *picture) keepOnly(found map[podKey]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key := range p.there {
+		if !found[key] {
+			p.remove(key)
+		}
+	}
+}
+
+func (p *picture) remove(key podKey) {
+	delete(p.there, key)
+	p.topology.RemovePod(key.namespace, key.name, p.now())
+}
+
+// listAgain is the pause before a watch that broke off begins again.
+const listAgain = time.Second
+
+// follow watches the pods until the context ends. It lists again whenever the
+// watch breaks off, so nothing that is still there is missed.
+func (p *picture) follow(ctx context.Context, api dynamic.Interface) {
+	pods := kinds()[0]
+	for ctx.Err() == nil {
+		version, err := p.listKind(ctx, api, pods)
+		if err == nil {
+			err = p.watch(ctx, api, pods, version)
+		}
+		if err != nil && pause(ctx, listAgain) != nil {
+			return
+		}
+	}
+}
+
+func (p *picture) watch(ctx context.Context, api dynamic.Interface, k kind, version string) error {
+	w, err := api.Resource(k.resource).Watch(ctx, metav1.ListOptions{ResourceVersion: version, AllowWatchBookmarks: true})
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", k.resource.Resource, err)
+	}
+	defer w.Stop()
+	for event := range w.ResultChan() {
+		u, ok := event.Object.(*unstructured.Unstructured)
+		if !ok {
+			continue
+		}
+		switch event.Type {
+		case watch.Added, watch.Modified:
+			if err := p.add(k.name, u); err != nil {
+				return err
+			}
+		case watch.Deleted:
+			err := p.add(k.name, u) // its last state first
+			p.mu.Lock()
+			p.remove(podKey{u.GetNamespace(), u.GetName()})
+			p.mu.Unlock()
+			if err != nil {
+				return err
+			}
+		case watch.Error:
+			return fmt.Errorf("watch %s: broken off", k.resource.Resource)
+		}
+	}
+	return nil
+}
