@@ -1,0 +1,276 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/rollout"
+)
+
+type discoverOptions struct {
+	*app
+	observer   observeFlags
+	repository repositoryFlags
+	decision   decisionFlags
+	output     outputFlag
+	relearn    bool
+	overwrite  bool
+	printOnly  bool
+}
+
+func (a *app) discover() *cobra.Command {
+	o := &discoverOptions{app: a}
+	c := &cobra.Command{
+		Use:   "discover",
+		Short: "Observe a namespace and commit policies learned from it",
+		Long: `Observe the workloads of a namespace for a while and commit policies learned
+from what they did, at stage audit.
+
+ A collector is deployed to the namespace's nodes, and removed again when the
+time is up, when something fails and on Ctrl-C. Running it again adds to what was
+learned before. What learned nothing new makes no commit.
+
+ Exit codes: 0 done or nothing new, 2 an error, 130 interrupted.`,
+		Example: `  # Observe namespace shop for ten minutes, commit to a repository
+  kubectl autopolicy discover -n shop --duration 10m --repo https://git.example.com/fleet.git
+
+  # Show what would be committed, and commit nothing
+  kubectl autopolicy discover -n shop --duration 1m --dry-run
+
+  # Print what would be deployed to the cluster, and deploy nothing
+  kubectl autopolicy discover -n shop --print-only`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.Context()) },
+	}
+	flags := c.Flags()
+	o.observer.add(flags)
+	o.repository.add(flags)
+	o.decision.add(c)
+	o.output.add(c, "wide", "json", "yaml")
+	flags.BoolVar(&o.relearn, "relearn", false, "let workloads in stage deny learn too: what they newly did is allowed at once")
+	flags.BoolVar(&o.overwrite, "overwrite", false, "replace generated files that people have edited")
+	flags.BoolVar(&o.printOnly, "print-only", false, "print the collector's objects and do nothing")
+	return c
+}
+
+func (o *discoverOptions) run(ctx context.Context) error {
+	s, err := o.setup(&o.observer, &o.decision, &o.output)
+	if err != nil {
+		return err
+	}
+	if o.printOnly {
+		return o.printObjects(s)
+	}
+	if err := o.repository.merge(s.config); err != nil {
+		return err
+	}
+	f, err := o.open(ctx, o.repository, s.namespace, !o.decision.dryRun)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	profiles, err := o.observe(ctx, s)
+	if err != nil {
+		return err
+	}
+	opts := rollout.DiscoverOptions{Relearn: o.relearn, Overwrite: o.overwrite}
+	decide := func(t overlay.Tree) (rollout.Plan, error) {
+		return rollout.Discover(s.input(t, profiles, f), opts)
+	}
+	plan, err := decide(f.tree)
+	if err != nil {
+		return err
+	}
+	return o.conclude(ctx, s, f, plan, decide, &o.output)
+}
+
+// conclude shows a plan and carries it out, unless it is a dry run.
+func (a *app) conclude(ctx context.Context, s *setup, f *folder, plan rollout.Plan, again func(overlay.Tree) (rollout.Plan, error), output *outputFlag) error {
+	result := report(s.namespace, plan)
+	if output.data() {
+		result.Diff = plan.Diff(f.tree, nil)
+	} else if err := a.show(plan, output.format == "wide"); err != nil {
+		return err
+	}
+	switch {
+	case plan.Empty():
+		s.progress.say("nothing new: no commit")
+	case s.dryRun:
+		if !output.data() {
+			fmt.Fprint(a.Out, plan.Diff(f.tree, painter(a.Out)))
+		}
+		s.progress.say("dry run: nothing committed")
+	default:
+		revision, err := f.commit(ctx, a, plan, again)
+		if err != nil {
+			return err
+		}
+		if result.Revision = string(revision); revision == "" {
+			s.progress.say("nothing new: somebody else has committed the same")
+		} else {
+			subject, _, _ := strings.Cut(plan.Message, "\n")
+			s.progress.say("committed %s to %s: %s", short(string(revision)), f.where(), subject)
+		}
+	}
+	if output.data() {
+		return output.write(a.Out, result)
+	}
+	return nil
+}
+
+// outcome is a plan in the form that programs read.
+type outcome struct {
+	Namespace string            `json:"namespace"`
+	Revision  string            `json:"revision,omitempty"` // of the commit; empty when none was made
+	Files     []string          `json:"files,omitempty"`
+	Workloads []outcomeWorkload `json:"workloads"`
+	Reasons   []string          `json:"reasons,omitempty"`
+	Notes     []string          `json:"notes,omitempty"`
+	Diff      string            `json:"diff,omitempty"`
+}
+
+type outcomeWorkload struct {
+	Workload  string                       `json:"workload"`
+	Stage     policy.Stage                 `json:"stage"`
+	Change    rollout.Change               `json:"change"`
+	Facts     map[behavior.Kind]int        `json:"facts,omitempty"`
+	Rules     map[string]int               `json:"rules,omitempty"`
+	Coverage  map[string]behavior.Coverage `json:"coverage,omitempty"`
+	Shortfall map[string][]string          `json:"shortfalls,omitempty"`
+}
+
+func report(namespace string, plan rollout.Plan) outcome {
+	r := outcome{Namespace: namespace, Reasons: plan.Reasons, Files: slices.Sorted(maps.Keys(plan.Files)), Workloads: []outcomeWorkload{}}
+	for _, n := range plan.Notes {
+		r.Notes = append(r.Notes, noteText(n))
+	}
+	for _, w := range plan.Summary {
+		short := map[string][]string{}
+		for name, c := range w.Coverage {
+			if s := c.Shortfalls(); len(s) > 0 {
+				short[name] = s
+			}
+		}
+		r.Workloads = append(r.Workloads, outcomeWorkload{w.Workload.String(), w.Stage, w.Change, w.Facts, w.Rules, w.Coverage, short})
+	}
+	return r
+}
+
+// show prints the table of a plan and what a person has to know beside it.
+func (a *app) show(plan rollout.Plan, wide bool) error {
+	headings := []string{"WORKLOAD", "CONTAINERS", "STAGE", "CHANGE"}
+	for _, k := range behavior.Kinds() {
+		headings = append(headings, strings.ToUpper(kindShort(k)))
+	}
+	headings = append(headings, "RULES", "COVERAGE")
+	var rows [][]string
+	for _, w := range plan.Summary {
+		row := []string{w.Workload.String(), strings.Join(w.Containers, ","), string(w.Stage), string(w.Change)}
+		for _, k := range behavior.Kinds() {
+			row = append(row, fmt.Sprint(w.Facts[k]))
+		}
+		rows = append(rows, append(row, ruleCounts(w.Rules), coverageShort(w.Coverage)))
+	}
+	if len(rows) > 0 {
+		if err := table(a.Out, headings, rows); err != nil {
+			return err
+		}
+	}
+	for _, w := range plan.Summary {
+		for _, container := range slices.Sorted(maps.Keys(w.Coverage)) {
+			for _, s := range w.Coverage[container].Shortfalls() {
+				fmt.Fprintf(a.Out, "coverage: %s/%s: %s\n", w.Workload, printable(container), printable(s))
+			}
+		}
+	}
+	for _, r := range plan.Reasons {
+		fmt.Fprintln(a.Out, "reason: "+printable(r))
+	}
+	if wide {
+		for _, n := range plan.Notes {
+			fmt.Fprintln(a.Out, "note: "+printable(noteText(n)))
+		}
+	} else if len(plan.Notes) > 0 {
+		fmt.Fprintf(a.ErrOut, "%s on what is not in the policies (shown with -o wide)\n", number(len(plan.Notes), "note"))
+	}
+	return nil
+}
+
+func noteText(n rollout.Note) string {
+	var about []string
+	for _, s := range []string{n.Workload, n.Container, n.Engine} {
+		if s != "" {
+			about = append(about, s)
+		}
+	}
+	return strings.Join(about, "/") + ": " + n.Text
+}
+
+// kindShort is a kind as a column's heading.
+func kindShort(k behavior.Kind) string {
+	switch k {
+	case behavior.Process:
+		return "exec"
+	case behavior.Network:
+		return "net"
+	case behavior.Capability:
+		return "cap"
+	}
+	return string(k)
+}
+
+// ruleCounts shows how many rules each engine would enforce.
+func ruleCounts(rules map[string]int) string {
+	var parts []string
+	for _, name := range engineNames() {
+		if n, ok := rules[name]; ok {
+			parts = append(parts, fmt.Sprintf("%s:%d", name, n))
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// coverageShort says in a table's cell what was observed: pods of replicas, how
+// many of them from their start, for how long, and how much was lost.
+func coverageShort(by map[string]behavior.Coverage) string {
+	if len(by) == 0 {
+		return "not observed now"
+	}
+	var all behavior.Coverage
+	for _, c := range by {
+		all = behavior.MergeCoverage(all, c)
+	}
+	var from, to time.Time
+	var lost uint64
+	for _, p := range all.Pods {
+		if from.IsZero() || p.From.Before(from) {
+			from = p.From
+		}
+		if p.To.After(to) {
+			to = p.To
+		}
+	}
+	for _, n := range all.Lost {
+		lost += n
+	}
+	text := fmt.Sprintf("%d/%d pods, %d from start, %s", len(all.Pods), max(all.Replicas, len(all.Pods)), all.Starts(), to.Sub(from).Round(time.Second))
+	if lost > 0 {
+		text += fmt.Sprintf(", %d lost", lost)
+	}
+	if len(all.Gaps) > 0 {
+		text += ", " + number(len(all.Gaps), "gap")
+	}
+	return text
+}
+
+// short abbreviates a commit's id as git does.
+func short(revision string) string { return revision[:min(len(revision), 10)] }

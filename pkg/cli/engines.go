@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/cilium"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/kubearmor"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/netpol"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/seccomp"
+)
+
+// engines is the one list of what the plugin can render for.
+func engines() []engine.Engine {
+	return []engine.Engine{kubearmor.Engine{}, cilium.New(cilium.Options{}), netpol.New(), seccomp.Engine{}}
+}
+
+func engineNames() []string {
+	var names []string
+	for _, e := range engines() {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// chosen gives the engines that were asked for, in the order of engines; all of
+// them when none was.
+func chosen(names []string) ([]engine.Engine, error) {
+	if len(names) == 0 {
+		return engines(), nil
+	}
+	for _, name := range names {
+		if !slices.Contains(engineNames(), name) {
+			return nil, fmt.Errorf("engine %q: want some of %s", name, strings.Join(engineNames(), ", "))
+		}
+	}
+	return slices.DeleteFunc(engines(), func(e engine.Engine) bool { return !slices.Contains(names, e.Name()) }), nil
+}

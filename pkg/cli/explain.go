@@ -1,0 +1,198 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/rollout"
+)
+
+type explainOptions struct {
+	*app
+	repository repositoryFlags
+	decision   decisionFlags
+	output     outputFlag
+	rule       string
+}
+
+func (a *app) explain() *cobra.Command {
+	o := &explainOptions{app: a}
+	c := &cobra.Command{
+		Use:   "explain KIND/NAME",
+		Short: "Show a workload's rules and the evidence that each came from",
+		Long: `Show the rules of a workload as they are in the repository: what each allows,
+how often and in how many pods it was seen, since when, and which policy holds it.
+
+ With --rule, only rules whose words contain a text are shown, each with every
+fact that it came from. It needs the repository only, no cluster.
+
+ Exit codes: 0 done, 2 an error.`,
+		Example: `  # Every rule of deployment web
+  kubectl autopolicy explain -n shop deploy/web
+
+  # Where the rules about /etc come from
+  kubectl autopolicy explain -n shop deploy/web --rule /etc`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return hinted(errors.New("no workload named, or more than one"), "for example: kubectl autopolicy explain deploy/web")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), args[0]) },
+	}
+	o.repository.add(c.Flags())
+	o.decision.addEngines(c.Flags())
+	o.output.add(c, "wide", "json", "yaml")
+	c.Flags().StringVar(&o.rule, "rule", "", "show only rules whose words contain this text, with all their facts")
+	return c
+}
+
+func (o *explainOptions) run(ctx context.Context, arg string) error {
+	s, err := o.setup(nil, &o.decision, &o.output)
+	if err != nil {
+		return err
+	}
+	w, err := parseWorkload(s.namespace, arg)
+	if err != nil {
+		return err
+	}
+	if err := o.repository.merge(s.config); err != nil {
+		return err
+	}
+	f, err := o.open(ctx, o.repository, s.namespace, false)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	x, err := rollout.Explain(s.input(f.tree, nil, f), w.Slug())
+	if err != nil {
+		return err
+	}
+	if o.rule != "" {
+		x.Rules = slices.DeleteFunc(x.Rules, func(r rollout.Explained) bool { return !strings.Contains(r.String(), o.rule) })
+		if len(x.Rules) == 0 {
+			return fmt.Errorf("no rule of %s speaks of %q", w, o.rule)
+		}
+	}
+	if o.output.data() {
+		return o.output.write(o.Out, explanation(x))
+	}
+	return o.print(x)
+}
+
+// ruleReport is a rule in the form that programs read.
+type ruleReport struct {
+	Container string            `json:"container"`
+	Kind      behavior.Kind     `json:"kind"`
+	Allows    string            `json:"allows"`
+	Why       string            `json:"why,omitempty"`
+	Count     uint64            `json:"count"`
+	First     time.Time         `json:"first"`
+	Last      time.Time         `json:"last"`
+	Pods      int               `json:"pods"`
+	OfPods    int               `json:"ofPods"`
+	HeldBy    map[string]string `json:"heldBy"` // engine: object
+	Refused   map[string]string `json:"refusedBy,omitempty"`
+	Facts     []factReport      `json:"facts"`
+}
+
+type factReport struct {
+	Fact     behavior.Fact     `json:"fact"`
+	Words    string            `json:"words"`
+	Evidence behavior.Evidence `json:"evidence"`
+}
+
+func explanation(x rollout.Explanation) []ruleReport {
+	reports := []ruleReport{}
+	for _, r := range x.Rules {
+		e := r.Evidence()
+		report := ruleReport{
+			Container: r.Container, Kind: r.Kind, Allows: r.String(), Why: r.Why, Count: r.Count(), First: e.First, Last: e.Last,
+			Pods: len(e.Pods), OfPods: x.Pods[r.Container], HeldBy: map[string]string{}, Refused: map[string]string{},
+		}
+		for name, v := range r.Objects {
+			if v.Decision == engine.Allowed {
+				report.HeldBy[name] = v.Object
+			} else {
+				report.Refused[name] = fmt.Sprintf("%s: %s (%s)", v.Object, v.Decision, v.Reason)
+			}
+		}
+		for _, o := range r.Facts {
+			report.Facts = append(report.Facts, factReport{o.Fact, o.Fact.String(), o.Evidence})
+		}
+		reports = append(reports, report)
+	}
+	return reports
+}
+
+// print shows the rules as a table; those that --rule chose with every fact.
+func (o *explainOptions) print(x rollout.Explanation) error {
+	reports := explanation(x)
+	fmt.Fprintf(o.Out, "%s in namespace %s, stage %s: %s\n\n", x.Workload, x.Workload.Namespace, x.Stage, number(len(reports), "rule"))
+	if o.rule != "" {
+		for _, r := range reports {
+			o.printRule(r)
+		}
+		return nil
+	}
+	var rows [][]string
+	for _, r := range reports {
+		row := []string{r.Container, r.Allows, fmt.Sprint(r.Count), fmt.Sprintf("%d/%d", r.Pods, r.OfPods), stamp(r.First), stamp(r.Last), held(r)}
+		if o.output.format == "wide" {
+			row = append(row, r.Why)
+		}
+		rows = append(rows, row)
+	}
+	headings := []string{"CONTAINER", "MAY", "SEEN", "PODS", "FIRST", "LAST", "HELD BY"}
+	if o.output.format == "wide" {
+		headings = append(headings, "WHY")
+	}
+	if err := table(o.Out, headings, rows); err != nil {
+		return err
+	}
+	for _, n := range x.Set.Notes {
+		fmt.Fprintln(o.Out, "note: "+printable(noteText(rollout.Note{Note: n})))
+	}
+	return nil
+}
+
+func (o *explainOptions) printRule(r ruleReport) {
+	line := func(format string, args ...any) { fmt.Fprintln(o.Out, printable(fmt.Sprintf(format, args...))) }
+	line("%s may %s", r.Container, r.Allows)
+	if r.Why != "" {
+		line("  why: %s", r.Why)
+	}
+	line("  seen at least %d times in %d of %d pods, first %s, last %s", r.Count, r.Pods, r.OfPods, stamp(r.First), stamp(r.Last))
+	for _, name := range slices.Sorted(maps.Keys(r.HeldBy)) {
+		line("  held by %s: %s", name, r.HeldBy[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Refused)) {
+		line("  not allowed by %s: %s", name, r.Refused[name])
+	}
+	line("  facts:")
+	for _, f := range r.Facts {
+		pods := slices.Sorted(maps.Keys(f.Evidence.Pods))
+		line("  - %s (%d times, %s to %s, in %s)", f.Words, f.Evidence.Count(), stamp(f.Evidence.First), stamp(f.Evidence.Last), strings.Join(pods, ", "))
+	}
+	line("")
+}
+
+func held(r ruleReport) string {
+	names := slices.Sorted(maps.Keys(r.HeldBy))
+	for _, name := range slices.Sorted(maps.Keys(r.Refused)) {
+		names = append(names, "not "+name)
+	}
+	return strings.Join(names, ",")
+}
+
+// stamp is a time as people read it in a table, in UTC.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }

@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/source/cluster"
+)
+
+const (
+	defaultDuration = time.Minute
+	// removeTimeout is how long the removal of the collector may take. Deleting a
+	// namespace with a handful of pods takes seconds.
+	removeTimeout = 90 * time.Second
+)
+
+// observeFlags are the flags of every command that observes.
+type observeFlags struct {
+	duration time.Duration
+	image    string
+	wait     time.Duration
+	grace    time.Duration
+}
+
+func (f *observeFlags) add(flags *pflag.FlagSet) {
+	flags.DurationVar(&f.duration, "duration", defaultDuration, "how long to observe")
+	flags.StringVar(&f.image, "collector-image", "", "image of the collector (default the release's own)")
+	flags.DurationVar(&f.wait, "collector-wait", 2*time.Minute, "how long the collector may take to start on a node")
+	flags.DurationVar(&f.grace, "collector-grace", 10*time.Minute, "how long after the end of the observation the collector removes itself, if nobody else does")
+}
+
+// complete fills what no flag gave from the configuration, and validates.
+func (f *observeFlags) complete(c config) error {
+	if f.image == "" {
+		f.image = c.Collector.Image
+	}
+	switch {
+	case f.duration <= 0:
+		return fmt.Errorf("--duration %s: want more than nothing, such as 10m", f.duration)
+	case f.wait <= 0:
+		return fmt.Errorf("--collector-wait %s: want more than nothing", f.wait)
+	case f.grace <= 0:
+		return fmt.Errorf("--collector-grace %s: want more than nothing", f.grace)
+	}
+	return nil
+}
+
+// options says what to observe, and with what.
+func (s *setup) options() (cluster.Options, error) {
+	config, err := s.app.kube.ToRESTConfig()
+	if err != nil {
+		return cluster.Options{}, hinted(fmt.Errorf("read kubeconfig: %w", err), "name a cluster with --kubeconfig and --context, as for kubectl")
+	}
+	config.UserAgent = "kubectl-autopolicy/" + s.app.version
+	return cluster.Options{
+		Config: config, Namespace: s.namespace, Version: s.app.version, Image: s.observer.image, By: deployer(),
+		Deadline: s.observer.wait + s.observer.duration + s.observer.grace, NodeTimeout: s.observer.wait, Now: s.app.now,
+	}, nil
+}
+
+// deployer names the person for whoever meets the collector in the cluster.
+func deployer() string {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	return name
+}
+
+// observe deploys the collectors, watches, pulls and removes them again, also when
+// it fails and when the context ends.
+func (a *app) observe(ctx context.Context, s *setup) (profiles behavior.Profiles, err error) {
+	options, err := s.options()
+	if err != nil {
+		return nil, err
+	}
+	source, err := cluster.New(options)
+	if err != nil {
+		return nil, err
+	}
+	if err := source.Check(ctx); err != nil {
+		return nil, err
+	}
+	s.progress.say("deploying the collector for namespace %s", s.namespace)
+	err = source.Deploy(ctx)
+	var exists *cluster.ExistsError
+	if errors.As(err, &exists) {
+		return nil, err // it is somebody else's: not ours to remove
+	}
+	defer func() { err = errors.Join(err, s.remove(ctx, source)) }()
+	if err != nil {
+		return nil, err
+	}
+	if err := source.WaitReady(ctx, func(nodes []cluster.NodeState) { s.progress.update("%s", readyLine(nodes)) }); err != nil {
+		return nil, err
+	}
+	s.progress.say("observing for %s", s.observer.duration)
+	err = source.Observe(ctx, s.observer.duration, func(p cluster.Progress) { s.progress.update("%s", progressLine(p)) })
+	if err != nil {
+		return nil, err
+	}
+	s.progress.say("pulling what was observed")
+	result, err := source.Pull(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range result.Nodes {
+		s.progress.say("warning: %s", n.Error())
+	}
+	return result.Profiles, nil
+}
+
+// remove takes the collector away, with time of its own where the command was
+// interrupted.
+func (s *setup) remove(ctx context.Context, source *cluster.Source) error {
+	if ctx.Err() != nil {
+		s.progress.say("interrupted: removing the collector")
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	if _, err := source.Remove(ctx); err != nil {
+		return hinted(fmt.Errorf("remove the collector: %w", err), "run 'kubectl autopolicy uninstall'")
+	}
+	s.progress.say("collector removed")
+	return nil
+}
+
+// readyLine says on how many nodes the collector works, and what holds up the
+// others.
+func readyLine(nodes []cluster.NodeState) string {
+	ready := 0
+	var waiting []string
+	for _, n := range nodes {
+		if n.Ready {
+			ready++
+		} else {
+			waiting = append(waiting, strings.TrimPrefix(n.Node+": "+n.Reason, ": "))
+		}
+	}
+	text := fmt.Sprintf("waiting for the collector: ready on %d of %s", ready, number(len(nodes), "node"))
+	if len(waiting) > 0 {
+		text += " (" + strings.Join(waiting, "; ") + ")"
+	}
+	return text
+}
+
+// progressLine says how an observation is going.
+func progressLine(p cluster.Progress) string {
+	text := fmt.Sprintf("%s left, %s on %s, %s, %d new in the last 10 s",
+		p.Left.Round(time.Second), number(p.Pods, "pod"), number(p.Nodes, "node"), number(p.Facts, "fact"), p.NewFacts)
+	if p.Lost > 0 {
+		text += fmt.Sprintf(", %d lost", p.Lost)
+	}
+	return text
+}
+
+// printObjects prints what would be deployed, as YAML.
+func (a *app) printObjects(s *setup) error {
+	options, err := s.options()
+	if err != nil {
+		return err
+	}
+	objects, err := cluster.Objects(options)
+	if err != nil {
+		return err
+	}
+	text, err := cluster.YAML(objects)
+	if err == nil {
+		_, err = a.Out.Write(text)
+	}
+	return err
+}

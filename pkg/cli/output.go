@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/printers"
+	"sigs.k8s.io/yaml"
+)
+
+// outputFlag is -o, the same for every command that lists something.
+type outputFlag struct {
+	format  string
+	formats []string
+}
+
+func (f *outputFlag) add(c *cobra.Command, formats ...string) {
+	f.formats = formats
+	c.Flags().StringVarP(&f.format, "output", "o", "", "output format: "+strings.Join(formats, ", ")+" (default a table)")
+	// The error is that the flag does not exist, and it was made just now.
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (f *outputFlag) validate() error {
+	if f.format != "" && !slices.Contains(f.formats, f.format) {
+		return fmt.Errorf("--output %q: want one of %s", f.format, strings.Join(f.formats, ", "))
+	}
+	return nil
+}
+
+// data tells whether the output is for a program, not for a person.
+func (f *outputFlag) data() bool { return f.format == "json" || f.format == "yaml" }
+
+// write gives the result to a program.
+func (f *outputFlag) write(w io.Writer, result any) error {
+	data, err := json.MarshalIndent(result, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write result: %w", err)
+	}
+	if f.format == "yaml" {
+		if data, err = yaml.JSONToYAML(data); err != nil {
+			return fmt.Errorf("write result: %w", err)
+		}
+	}
+	_, err = fmt.Fprintln(w, strings.TrimSpace(string(data)))
+	return err
+}
+
+// table prints rows below headings, as kubectl does.
+func table(w io.Writer, headings []string, rows [][]string) error {
+	tw := printers.GetNewTabWriter(w)
+	fmt.Fprintln(tw, strings.Join(headings, "\t"))
+	for _, row := range rows {
+		for i := range row {
+			row[i] = strings.NewReplacer("\n", " ", "\t", " ").Replace(printable(row[i]))
+		}
+		fmt.Fprintln(tw, strings.Join(row, "\t"))
+	}
+	return tw.Flush()
+}
+
+// coloured tells whether w is a terminal whose user has not asked for no colour.
+func coloured(w io.Writer) bool {
+	return isTerminal(w) && os.Getenv("NO_COLOR") == ""
+}
+
+// number gives a count with its noun: 1 fact, 2 facts.
+func number(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	if plural, ok := strings.CutSuffix(noun, "y"); ok {
+		return fmt.Sprint(n, " ", plural, "ies")
+	}
+	return fmt.Sprint(n, " ", noun, "s")
+}

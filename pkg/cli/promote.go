@@ -1,0 +1,160 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/rollout"
+)
+
+type promoteOptions struct {
+	*app
+	observer   observeFlags
+	repository repositoryFlags
+	decision   decisionFlags
+	output     outputFlag
+	to         string
+	force      string
+}
+
+func (a *app) promote() *cobra.Command {
+	o := &promoteOptions{app: a}
+	c := &cobra.Command{
+		Use:   "promote [KIND/NAME...] --to=deny",
+		Short: "Begin the next stage, if a fresh observation finds nothing that it would break",
+		Long: `Observe a namespace again and begin the next stage of its policies, if they
+would deny nothing of what was seen.
+
+ The policies are judged as they stand in the repository, people's edits
+included. If they would deny something, or if the observation was not complete,
+that is shown, nothing is committed and the exit code is 1.
+
+ Exit codes: 0 promoted or already there, 1 not yet, 2 an error, 130 interrupted.`,
+		Example: `  # Enforce the policies of every workload in namespace shop
+  kubectl autopolicy promote -n shop --to=deny
+
+  # Only those of one workload, judged against an hour of behaviour
+  kubectl autopolicy promote -n shop deploy/web --to=deny --duration 1h`,
+		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), args) },
+	}
+	o.observer.add(c.Flags())
+	o.repository.add(c.Flags())
+	o.decision.add(c)
+	o.output.add(c, "wide", "json", "yaml")
+	c.Flags().StringVar(&o.to, "to", "", "stage to begin: audit or deny (required)")
+	c.Flags().StringVar(&o.force, "force", "", "promote in spite of the gate, for this reason; it is committed")
+	// The errors are that a flag does not exist, and they were made just now.
+	_ = c.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]string{"audit", "deny"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+func (o *promoteOptions) run(ctx context.Context, args []string) error {
+	if o.to == "" {
+		return hinted(errors.New("no stage named"), "give --to=deny, or --to=audit")
+	}
+	stage, err := policy.ParseStage(o.to)
+	if err != nil || stage == policy.Observe {
+		return fmt.Errorf("--to=%s: want audit or deny", o.to)
+	}
+	s, err := o.setup(&o.observer, &o.decision, &o.output)
+	if err != nil {
+		return err
+	}
+	opts := rollout.PromoteOptions{To: stage, Force: o.force}
+	for _, arg := range args {
+		w, err := parseWorkload(s.namespace, arg)
+		if err != nil {
+			return err
+		}
+		opts.Workloads = append(opts.Workloads, w.Slug())
+	}
+	if err := o.repository.merge(s.config); err != nil {
+		return err
+	}
+	f, err := o.open(ctx, o.repository, s.namespace, !o.decision.dryRun)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	if len(f.tree) == 0 {
+		return hinted(fmt.Errorf("%s has no policies for namespace %s", f.where(), s.namespace), "run 'kubectl autopolicy discover' first")
+	}
+	profiles, err := o.observe(ctx, s)
+	if err != nil {
+		return err
+	}
+	var verdicts rollout.Verdicts
+	decide := func(t overlay.Tree) (plan rollout.Plan, err error) {
+		plan, verdicts, err = rollout.Promote(s.input(t, profiles, f), opts)
+		return plan, err
+	}
+	plan, err := decide(f.tree)
+	if err == nil {
+		s.progress.say("judged %s: %d allowed, %d denied", number(verdicts.Facts, "fact"), verdicts.Allowed, verdicts.Denied)
+		err = o.conclude(ctx, s, f, plan, decide, &o.output)
+	}
+	var notYet *rollout.NotYetError
+	if errors.As(err, &notYet) {
+		return o.notYet(notYet)
+	}
+	return err
+}
+
+// refusal is a gate's "not yet" in the form that programs read.
+type refusal struct {
+	Namespace  string             `json:"namespace"`
+	To         policy.Stage       `json:"to"`
+	Promoted   bool               `json:"promoted"`
+	Violations []refusalViolation `json:"violations"`
+	Reasons    []string           `json:"reasons"`
+}
+
+type refusalViolation struct {
+	Workload  string `json:"workload"`
+	Container string `json:"container"`
+	Fact      string `json:"fact"`
+	Count     uint64 `json:"count"`
+	Pods      int    `json:"pods"`
+	Engine    string `json:"engine"`
+	Object    string `json:"object"`
+	Decision  string `json:"decision"`
+	Reason    string `json:"reason"`
+}
+
+// notYet shows what stands in the way, and ends with its exit code.
+func (o *promoteOptions) notYet(e *rollout.NotYetError) error {
+	r := refusal{Namespace: e.Namespace, To: e.To, Violations: []refusalViolation{}, Reasons: e.Reasons}
+	for _, v := range e.Violations {
+		r.Violations = append(r.Violations, refusalViolation{
+			v.Subject.Workload.String(), v.Subject.Container, v.Fact.String(), v.Evidence.Count(), len(v.Evidence.Pods),
+			v.Engine, v.Object, v.Decision.String(), v.Reason,
+		})
+	}
+	if o.output.data() {
+		if err := o.output.write(o.Out, r); err != nil {
+			return err
+		}
+		return &silentError{ExitNotYet}
+	}
+	var rows [][]string
+	for _, v := range r.Violations {
+		rows = append(rows, []string{v.Workload, v.Container, v.Fact, fmt.Sprint(v.Count), fmt.Sprint(v.Pods), v.Decision + " by " + v.Engine, v.Object})
+	}
+	if len(rows) > 0 {
+		if err := table(o.Out, []string{"WORKLOAD", "CONTAINER", "SEEN", "COUNT", "PODS", "WOULD BE", "POLICY"}, rows); err != nil {
+			return err
+		}
+	}
+	for _, reason := range r.Reasons {
+		fmt.Fprintln(o.Out, "reason: "+printable(reason))
+	}
+	fmt.Fprintf(o.ErrOut, "not yet: %s is not ready for %s: %s, %s; nothing was committed\n",
+		e.Namespace, e.To, number(len(r.Violations), "violation"), number(len(r.Reasons), "other reason"))
+	fmt.Fprintln(o.ErrOut, "hint: "+printable(e.Hint()))
+	return &silentError{ExitNotYet}
+}

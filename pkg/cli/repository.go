@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/gitops"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/rollout"
+)
+
+// folder is one namespace's folder in an opened repository, as it was read.
+type folder struct {
+	repository *gitops.Repository
+	dir        string
+	tree       overlay.Tree
+	base       gitops.Revision
+}
+
+// open opens the repository and reads the namespace's folder. With write it also
+// makes sure that a commit to it could be made, so that nobody observes for an
+// hour to learn that it cannot.
+func (a *app) open(ctx context.Context, f repositoryFlags, namespace string, write bool) (*folder, error) {
+	repository, err := gitops.Open(ctx, f.options())
+	if err != nil {
+		return nil, fmt.Errorf("open repository: %w", err)
+	}
+	o := &folder{repository: repository, dir: path.Join(f.path, namespace)}
+	if write {
+		err = repository.Check(ctx, o.dir)
+	}
+	if err == nil {
+		var tree gitops.Tree
+		tree, o.base, err = repository.Read(ctx, o.dir)
+		o.tree = overlay.Tree(tree)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("read %s of repository %s: %w", o.dir, repository.URL(), err), repository.Close())
+	}
+	return o, nil
+}
+
+func (f *folder) close() { f.repository.Close() }
+
+// commit carries out a plan. When others were faster, again makes the plan anew
+// from the folder as they left it. Nothing to commit is no error: the revision
+// is empty then.
+func (f *folder) commit(ctx context.Context, a *app, plan rollout.Plan, again func(overlay.Tree) (rollout.Plan, error)) (gitops.Revision, error) {
+	when := a.now()
+	change := func(p rollout.Plan) gitops.Change {
+		return gitops.Change{Dir: f.dir, Base: f.base, Files: p.Files, Message: p.Message, When: when}
+	}
+	revision, err := f.repository.Commit(ctx, change(plan), func(_ context.Context, t gitops.Tree, _ gitops.Revision) (gitops.Change, error) {
+		p, err := again(overlay.Tree(t))
+		if err == nil && p.Empty() {
+			err = gitops.ErrNothingToCommit
+		}
+		return change(p), err
+	})
+	if errors.Is(err, gitops.ErrNothingToCommit) {
+		return "", nil
+	}
+	if err != nil {
+		return revision, fmt.Errorf("commit to %s: %w", f.repository.URL(), err)
+	}
+	return revision, nil
+}
+
+// where says which branch of which repository is meant, for people.
+func (f *folder) where() string {
+	return fmt.Sprintf("branch %s of %s", f.repository.Branch(), f.repository.URL())
+}

@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os/user"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/gitops"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/learn"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/rollout"
+)
+
+// decisionFlags are the flags of every command that makes a plan.
+type decisionFlags struct {
+	engines []string
+	dryRun  bool
+}
+
+func (f *decisionFlags) add(c *cobra.Command) {
+	f.addEngines(c.Flags())
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the change and commit nothing")
+	// The error is that the flag does not exist, and it was made just now.
+	_ = c.RegisterFlagCompletionFunc("engines", cobra.FixedCompletions(engineNames(), cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (f *decisionFlags) addEngines(flags *pflag.FlagSet) {
+	flags.StringSliceVar(&f.engines, "engines", nil, "engines to write policies for: "+strings.Join(engineNames(), ", ")+" (default all)")
+}
+
+// setup is what a command knows once its arguments are valid, and before it
+// touches a cluster or a repository.
+type setup struct {
+	config    config
+	namespace string
+	engines   []engine.Engine
+	observer  observeFlags
+	progress  *progress
+	dryRun    bool
+	app       *app
+}
+
+// setup validates what is common to the commands. observer and output may be nil.
+func (a *app) setup(observer *observeFlags, decision *decisionFlags, output *outputFlag) (*setup, error) {
+	s := &setup{progress: a.progress(), dryRun: decision.dryRun, app: a}
+	if output != nil {
+		if err := output.validate(); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if s.config, err = readConfig(a.config); err != nil {
+		return nil, err
+	}
+	if s.engines, err = chosen(pick(decision.engines, s.config.Engines)); err != nil {
+		return nil, err
+	}
+	if observer != nil {
+		if err := observer.complete(s.config); err != nil {
+			return nil, err
+		}
+		s.observer = *observer
+	}
+	// This reads the kubeconfig file and asks no server.
+	if s.namespace, _, err = a.kube.ToRawKubeConfigLoader().Namespace(); err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	return s, nil
+}
+
+// input is what rollout decides from.
+func (s *setup) input(t overlay.Tree, fresh behavior.Profiles, f *folder) rollout.Input {
+	return rollout.Input{
+		Namespace: s.namespace, Tree: t, Fresh: fresh, Engines: s.engines, Now: s.app.now(), By: who(f.repository),
+		Learn: func(profiles []behavior.Profile) (policy.Set, error) { return learn.Rules(profiles, learn.Options{}) },
+	}
+}
+
+// who names the person for rollout.yaml: as git would, else as the system does.
+func who(r *gitops.Repository) string {
+	if author, err := r.Author(); err == nil {
+		return author.Name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return "unknown"
+}
+
+// painter colours a diff as git does, if out is a terminal that wants it.
+func painter(out io.Writer) rollout.Painter {
+	if !coloured(out) {
+		return nil
+	}
+	codes := map[rollout.LineKind]string{
+		rollout.HeaderLine: "1", rollout.HunkLine: "36", rollout.AddedLine: "32", rollout.RemovedLine: "31",
+	}
+	return func(kind rollout.LineKind, line string) string {
+		code, ok := codes[kind]
+		if !ok {
+			return line
+		}
+		return "\x1b[" + code + "m" + line + "\x1b[0m"
+	}
+}
