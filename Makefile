@@ -44,7 +44,7 @@ build-collector:
 
 .PHONY: kubectl
 kubectl: ## Build stock kubectl into bin/, for bench, the tests and the demo
-	go -C tests/tools/kubectl build -ldflags '-s -w' -o $(CURDIR)/bin/kubectl .
+	go -C tests/tools/kubectl build -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3' -o $(CURDIR)/bin/kubectl .
 
 .PHONY: setup
 setup: ## Install the Debian packages that generate and test need, if missing
@@ -105,6 +105,7 @@ e2e: setup build kubectl ## Test everything on a real cluster (Debian, root)
 
 .PHONY: image
 image: ## Write the collector's image for linux/amd64 and linux/arm64 into dist/
+	@mkdir -p dist
 	go run ./manifests/image -ref $(IMAGE) -version $(VERSION) -out dist/collector.tar
 
 .PHONY: push
