@@ -145,7 +145,7 @@ func (o *explainOptions) print(x rollout.Explanation) error {
 		return nil
 	}
 	var rows [][]string
-	for _, r := range reports {
+	for _, r := range folded(reports) {
 		row := []string{r.Container, r.Allows, fmt.Sprint(r.Count), fmt.Sprintf("%d/%d", r.Pods, r.OfPods), stamp(r.First), stamp(r.Last), held(r)}
 		if o.output.format == "wide" {
 			row = append(row, r.Why)
@@ -163,6 +163,40 @@ func (o *explainOptions) print(x rollout.Explanation) error {
 		fmt.Fprintln(o.Out, "note: "+printable(noteText(rollout.Note{Note: n})))
 	}
 	return nil
+}
+
+// folded puts the system calls of a container into one row: each is a rule, and a
+// list of a hundred names would hide the others. --rule and -o json have them all.
+func folded(reports []ruleReport) []ruleReport {
+	var rows []ruleReport
+	calls := map[string]int{}
+	for _, r := range reports {
+		if r.Kind != behavior.Syscall {
+			rows = append(rows, r)
+			continue
+		}
+		at, ok := calls[r.Container]
+		if !ok {
+			calls[r.Container] = len(rows)
+			r.Facts = slices.Clone(r.Facts)
+			rows = append(rows, r)
+			continue
+		}
+		all := &rows[at]
+		all.Count += r.Count
+		all.Pods = max(all.Pods, r.Pods)
+		all.Facts = append(all.Facts, r.Facts...)
+		if r.First.Before(all.First) {
+			all.First = r.First
+		}
+		if r.Last.After(all.Last) {
+			all.Last = r.Last
+		}
+	}
+	for _, at := range calls {
+		rows[at].Allows = fmt.Sprintf("call %s (--rule call lists them)", number(len(rows[at].Facts), "system call"))
+	}
+	return rows
 }
 
 func (o *explainOptions) printRule(r ruleReport) {

@@ -139,16 +139,21 @@ func (s *setup) remove(ctx context.Context, source *cluster.Source) error {
 // readyLine says on how many nodes the collector works, and what holds up the
 // others.
 func readyLine(nodes []cluster.NodeState) string {
-	ready := 0
+	ready, all := 0, 0
 	var waiting []string
 	for _, n := range nodes {
-		if n.Ready {
+		switch {
+		case n.Node == "":
+			waiting = append(waiting, n.Reason)
+			continue
+		case n.Ready:
 			ready++
-		} else {
-			waiting = append(waiting, strings.TrimPrefix(n.Node+": "+n.Reason, ": "))
+		default:
+			waiting = append(waiting, n.Node+": "+n.Reason)
 		}
+		all++
 	}
-	text := fmt.Sprintf("waiting for the collector: ready on %d of %s", ready, number(len(nodes), "node"))
+	text := fmt.Sprintf("waiting for the collector: ready on %d of %s", ready, number(all, "node"))
 	if len(waiting) > 0 {
 		text += " (" + strings.Join(waiting, "; ") + ")"
 	}
