@@ -205,6 +205,17 @@ func TestRollback(t *testing.T) {
 			t.Errorf("notes are %+v", plan.Notes)
 		}
 	})
+	t.Run("passes over a version that cannot be read, and says so", func(t *testing.T) {
+		broken := overlay.Tree{"kustomization.yaml": []byte("resources: {")}
+		plan, err := rollout.Rollback(input(second), history(audited, first, broken, second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustEqual(t, second.With(plan.Files), first)
+		if len(plan.Notes) != 1 || !strings.Contains(plan.Notes[0].Text, "rev-c cannot be read") {
+			t.Errorf("notes are %+v", plan.Notes)
+		}
+	})
 	t.Run("has nowhere to go from the first stage", func(t *testing.T) {
 		_, err := rollout.Rollback(input(audited), history(overlay.Tree{}, audited, second, audited))
 		var none *rollout.NoEarlierStageError

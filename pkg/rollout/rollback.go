@@ -45,6 +45,7 @@ func Rollback(in Input, history iter.Seq2[Version, error]) (Plan, error) {
 		return plan, fmt.Errorf("read stages: %w", err)
 	}
 	versions := 0
+	var passed []Note
 	for v, err := range history {
 		if err != nil {
 			return plan, fmt.Errorf("read history of %s: %w", in.Namespace, err)
@@ -52,10 +53,13 @@ func Rollback(in Input, history iter.Seq2[Version, error]) (Plan, error) {
 		versions++
 		then, err := overlay.Stages(v.Tree)
 		if err != nil {
-			continue // a version that cannot be read is none to go back to
+			passed = append(passed, Note{Note: policy.Note{Text: fmt.Sprintf("version %s cannot be read and was passed over: %s", behavior.Escape(v.Revision), err)}})
+			continue
 		}
 		if lowered := lower(v.Tree, then, now); len(lowered) > 0 {
-			return restore(in, v, then, lowered)
+			plan, err := restore(in, v, then, lowered)
+			plan.Notes = tidy(append(plan.Notes, passed...))
+			return plan, err
 		}
 	}
 	return plan, &NoEarlierStageError{in.Namespace, versions}
@@ -122,7 +126,6 @@ func restore(in Input, v Version, then map[string]policy.Stage, lowered []string
 			plan.Notes = append(plan.Notes, Note{slug, policy.Note{Text: "was learned later and is taken away: discover learns it again"}})
 		}
 	}
-	plan.Notes = tidy(plan.Notes)
 	plan.Message = stageMessage("Roll back", plan, stage, workloads, []string{"restores the files of " + v.Revision}, rec)
 	return plan, nil
 }
