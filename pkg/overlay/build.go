@@ -77,7 +77,10 @@ func Check(t Tree) error {
 	if err := vet(t, folders...); err != nil {
 		return err
 	}
-	fsys := inMemory(t)
+	fsys, err := inMemory(t)
+	if err != nil {
+		return err
+	}
 	for _, f := range folders {
 		if _, err := run(fsys, f); err != nil {
 			return &InvalidError{File: path.Join(f, Kustomization), Reason: err.Error()}
@@ -90,7 +93,10 @@ func Check(t Tree) error {
 // object with every other one, which for thousands of policies takes minutes; so
 // where the entries cannot influence each other, each is built alone.
 func buildRoot(t Tree) ([]engine.Object, error) {
-	fsys := inMemory(t)
+	fsys, err := inMemory(t)
+	if err != nil {
+		return nil, err
+	}
 	entries, err := listed(t)
 	if err != nil {
 		return nil, err
@@ -210,16 +216,14 @@ func listsFiles(t Tree, folder string, k *yaml.Node) bool {
 }
 
 // inMemory is the tree as kustomize reads it.
-func inMemory(t Tree) filesys.FileSystem {
+func inMemory(t Tree) (filesys.FileSystem, error) {
 	fsys := filesys.MakeFsInMemory()
 	for p, data := range t {
-		// Writing to this map of maps fails only for names that checkPaths
-		// refuses; a file that went missing makes the build fail.
 		if err := fsys.WriteFile(path.Join(root, p), data); err != nil {
-			continue
+			return nil, &InvalidError{File: p, Reason: err.Error()}
 		}
 	}
-	return fsys
+	return fsys, nil
 }
 
 // run builds one folder that vet has passed.
