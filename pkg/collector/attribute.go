@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
@@ -82,10 +83,11 @@ func (c *Collector) isOther(n *namespace, r Record) bool {
 		return false
 	}
 	p, sure := c.locate(r)
-	if p.container == "" || p.container == n.place.container {
+	if p.container == "" || p.container == n.place.container || c.holds(n) {
 		return false
 	}
-	if n.young(r.Time) {
+	if n.unplaced(r.Time) {
+		// The runtime made the namespaces before it moved the process.
 		n.place, n.sure = p, sure
 		return false
 	}
@@ -97,10 +99,22 @@ func (c *Collector) isOther(n *namespace, r Record) bool {
 	return n.place.container != "" && listed
 }
 
-// young tells whether the namespace was outside of any container a moment ago: some
-// runtimes put a process into its control group only after its namespaces were made.
-func (n *namespace) young(now time.Time) bool {
-	return n.container == nil && n.place == (place{}) && now.Sub(n.since) < 2*scanEvery
+// holds tells whether a process that made the namespace what it is is still in
+// it. Then a process of another place is a visitor: the runtime, for one, is in a
+// container's control group while it is in the host's mount namespace still.
+func (c *Collector) holds(n *namespace) bool {
+	for i, pid := range n.pids {
+		if i == maxRoots {
+			break
+		}
+		if ns, err := c.proc.mountNSOf(pid); err != nil || ns != n.number {
+			continue
+		}
+		if at, err := c.proc.placeOf(pid); err == nil && at == n.place {
+			return true
+		}
+	}
+	return false
 }
 
 // locate says which container the process of a record is in. What the record
@@ -177,6 +191,9 @@ func (c *Collector) keep(n *namespace, r Record) {
 		k.lose("malformed record", 1)
 		return
 	}
+	if r.Fact.Runtime {
+		r.Fact.Path = withoutPID(r.Fact.Path)
+	}
 	isNew := c.store.add(k, r.Fact, r.ID, r.Time)
 	if r.Fact.Kind != behavior.Process || r.Fact.Runtime {
 		return
@@ -187,6 +204,20 @@ func (c *Collector) keep(n *namespace, r Record) {
 	if isNew {
 		c.ask(lookup{container: k, mountNS: n.number, pids: append([]int{r.PID}, n.pids...), fact: r.Fact, at: r.Time})
 	}
+}
+
+// withoutPID turns /proc/123/fd into /proc/self/fd. The runtime reads its own files
+// there with every exec session and probe, under a new number each time.
+func withoutPID(path string) string {
+	rest, ok := strings.CutPrefix(path, "/proc/")
+	if !ok {
+		return path
+	}
+	name := strings.TrimLeft(rest, "0123456789")
+	if name == rest || name != "" && name[0] != '/' {
+		return path
+	}
+	return "/proc/self" + name
 }
 
 // scan looks at all processes: it finds containers that ran before, learns which
@@ -244,7 +275,7 @@ func (c *Collector) stale(found map[uint32]*mountNS, now time.Time) []uint32 {
 			n = c.meet(number, now)
 		}
 		n.pids = m.pids
-		if n.container == nil && (!n.sure || n.young(now)) {
+		if n.container == nil && (!n.sure || n.unplaced(now)) {
 			n.place, n.sure = m.place, true
 		}
 	}
@@ -271,7 +302,12 @@ func vanished(n *namespace, m *mountNS, now time.Time) bool {
 	if n.container != nil {
 		return m.place.container != "" && m.place.container != n.container.info.id
 	}
-	return n.sure && m.place != n.place && !n.young(now)
+	return n.sure && m.place != n.place && !n.unplaced(now)
+}
+
+// unplaced tells whether a process may still be on its way into its control group.
+func (n *namespace) unplaced(now time.Time) bool {
+	return n.container == nil && n.place == (place{}) && now.Sub(n.since) < 2*scanEvery
 }
 
 // end takes the namespace out of those that run.

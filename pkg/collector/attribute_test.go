@@ -262,3 +262,59 @@ func TestCountsOfSeveralKeysOfOneFactAddUp(t *testing.T) {
 		t.Errorf("count is %d, want 15", got)
 	}
 }
+
+func TestARuntimeThatStartsAContainerDoesNotMakeTheHostOne(t *testing.T) {
+	b := newBench(t, DefaultLimits())
+	b.procs.process("50", 70, "/system.slice/containerd.service")
+	b.pass(0) // the collector has just come
+	b.pod("web-1", uidA, b.clock, [2]string{"web", idA})
+	b.procs.process("100", 70, cgroupOf(uidA, idA)) // runc init, before it leaves the host's mount namespace
+	init := reads("/run/runc/state.json")
+	init.Runtime = true
+	b.sees(70, 100, init, idA, "pod"+uidA)
+	b.procs.process("100", 77, cgroupOf(uidA, idA))
+	b.sees(77, 100, runs("/app"), idA, "pod"+uidA)
+	b.sees(70, 50, reads("/etc/containerd/config.toml"))
+	b.pass(time.Second)
+	b.pass(time.Minute)
+	b.want(idA, runs("/app"))
+	if !b.kern.ignored[70] {
+		t.Error("the host's mount namespace is not ignored")
+	}
+}
+
+func TestAVisitorOfAnotherContainerDoesNotChangeWhoseItIs(t *testing.T) {
+	b := newBench(t, DefaultLimits())
+	b.pod("a", uidA, b.clock, [2]string{"web", idA})
+	b.pod("b", uidB, b.clock, [2]string{"agent", idB})
+	b.procs.process("100", 77, cgroupOf(uidA, idA))
+	b.sees(77, 100, runs("/a"))
+	b.pass(time.Second)
+	b.procs.process("200", 77, cgroupOf(uidB, idB)) // nsenter
+	b.sees(77, 200, runs("/bin/sh"), idB, "pod"+uidB)
+	b.pass(time.Second)
+	b.want(idA, runs("/a"), runs("/bin/sh"))
+	b.want(idB)
+}
+
+func TestAProcessThatIsMovedIntoItsGroupLaterIsItsContainers(t *testing.T) {
+	b := newBench(t, DefaultLimits())
+	b.pod("a", uidA, b.clock, [2]string{"web", idA})
+	b.procs.process("100", 77, "/")
+	early := reads("/early")
+	early.Runtime = true
+	b.sees(77, 100, early)
+	b.procs.process("100", 77, cgroupOf(uidA, idA))
+	b.sees(77, 100, runs("/a"), idA, "pod"+uidA)
+	b.want(idA, early, runs("/a"))
+}
+
+func TestTheRuntimesOwnProcessNumbersAreNoFacts(t *testing.T) {
+	for path, want := range map[string]string{
+		"/proc/123/fd": "/proc/self/fd", "/proc/123": "/proc/self", "/proc/sys/x": "/proc/sys/x", "/proc/12a/fd": "/proc/12a/fd", "/data/proc/1/x": "/data/proc/1/x",
+	} {
+		if got := withoutPID(path); got != want {
+			t.Errorf("%s becomes %s, want %s", path, got, want)
+		}
+	}
+}

@@ -98,6 +98,8 @@ const (
 
 // Run collects until the context ends, which is no error.
 func (c *Collector) Run(ctx context.Context) error {
+	// What is there already must be known before what begins: see holds.
+	c.problem("scan processes", c.scan())
 	outer := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {

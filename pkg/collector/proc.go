@@ -49,7 +49,9 @@ func (p proc) placeOf(pid int) (place, error) {
 }
 
 // scan lists the mount namespaces of all processes but those of skip, each with
-// its processes and the place of the first of them that names one.
+// its processes and the place of the first of them: it made the namespace, or has
+// been in it for longest. Later ones may be visitors, such as the runtime that
+// starts another container, or a person with nsenter.
 func (p proc) scan(skip func(uint32) bool) (map[uint32]*mountNS, error) {
 	dir, err := os.Open(p.root)
 	if err != nil {
@@ -79,9 +81,12 @@ func (p proc) scan(skip func(uint32) bool) (map[uint32]*mountNS, error) {
 			found[ns] = m
 		}
 		m.pids = append(m.pids, pid)
-		if m.place.container == "" {
-			if place, err := p.placeOf(pid); err == nil && place != (mountNS{}).place {
+	}
+	for _, m := range found {
+		for _, pid := range m.pids {
+			if place, err := p.placeOf(pid); err == nil {
 				m.place = place
+				break
 			}
 		}
 	}

@@ -104,11 +104,15 @@ func (s *Source) settle(states []NodeState) error {
 	ready := 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, state := range states {
+	for i, state := range states {
 		if state.Ready {
 			ready++
 		} else if n := s.nodes[state.Node]; n != nil {
-			n.settle(errors.New(state.Reason), time.Time{})
+			if v := n.view(); v.failure != nil {
+				states[i].Reason = escape(v.failure) // more than was worth showing while it went on
+			} else {
+				n.settle(errors.New(state.Reason), time.Time{})
+			}
 		} else if state.Node != "" {
 			s.nodes[state.Node] = &node{name: state.Node, failure: errors.New(state.Reason)}
 		}
@@ -155,6 +159,7 @@ func (s *Source) ask(ctx context.Context, name, pod string) NodeState {
 	n := s.nodes[name]
 	s.mu.Unlock()
 	if n == nil || n.pod != pod {
+		// A pod that was replaced is another collector, which knows nothing yet.
 		made, err := connect(name, pod, s.dial)
 		if err != nil {
 			return NodeState{Node: name, Reason: escape(err)}
@@ -172,10 +177,12 @@ func (s *Source) ask(ctx context.Context, name, pod string) NodeState {
 	status, err := n.ready(ctx)
 	switch {
 	case err != nil:
-		return NodeState{Node: name, Reason: "does not answer: " + escape(err)}
+		n.settle(fmt.Errorf("does not answer: %w", err), time.Time{})
+		return NodeState{Node: name, Reason: "starting, does not answer yet"}
 	case !status.Ready:
 		return NodeState{Node: name, Reason: strings.Join(append([]string{"reads the list of pods"}, status.Problems...), ": ")}
 	}
+	n.settle(nil, s.options.Now())
 	return NodeState{Node: name, Ready: true}
 }
 
