@@ -83,7 +83,7 @@ func (e Engine) Render(s policy.Set) (engine.Rendered, error) {
 		if len(names) == 0 {
 			continue
 		}
-		names = append(names, base()...)
+		names = slices.Concat(names, base(), everyday())
 		slices.Sort(names)
 		p := profile{
 			DefaultAction: actLog,

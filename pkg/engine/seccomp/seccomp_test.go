@@ -243,3 +243,21 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A promotion was once held up by gettid and madvise, which Go's runtime makes
+// now and then.
+func TestEverydayCallsAreAllowedAndAttacksAreNot(t *testing.T) {
+	deny := render(t, learnt(t, "web", call("amd64", "read", "accept4")...)).Stage[policy.Deny][seccomp.FileName("web")]
+	judge := parse(t, file("web", deny))
+	for _, f := range call("amd64", "gettid", "madvise", "munmap", "rt_sigreturn", "futex", "clock_nanosleep", "accept4") {
+		if v := judge.Judge(web, f); v.Decision != engine.Allowed {
+			t.Errorf("%s: %s (%s)", f, v.Decision, v.Reason)
+		}
+	}
+	for _, f := range call("amd64", "socket", "connect", "bind", "listen", "ptrace", "process_vm_readv", "mount", "unshare", "setns",
+		"clone", "clone3", "fork", "memfd_create", "bpf", "kill", "init_module", "pivot_root", "chroot", "keyctl", "io_uring_setup", "userfaultfd", "personality", "unlink", "rename", "chmod") {
+		if v := judge.Judge(web, f); v.Decision != engine.Denied {
+			t.Errorf("%s: %s", f, v.Decision)
+		}
+	}
+}
