@@ -52,7 +52,10 @@ func (e *Engine) group(flows []engine.Flow) []group {
 			}
 			byEntity[key] = len(groups)
 			g.entities = []string{"kube-apiserver"}
-			if f.Peer.Kind == behavior.PeerNode {
+			switch f.Peer.Kind {
+			case behavior.PeerOwnNode:
+				g.entities = []string{"host"}
+			case behavior.PeerNode:
 				g.entities = []string{"host", "remote-node"}
 			}
 		}

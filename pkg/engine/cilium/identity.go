@@ -47,6 +47,11 @@ func identities(p behavior.Peer) []identity {
 			labels = nil
 		}
 		return []identity{{words: "the peer's pods", pod: true, namespace: p.Namespace, labels: labels}}
+	case behavior.PeerOwnNode:
+		return []identity{
+			reserved("the pod's own node", "host"),
+			reserved("the pod's own node with the API server on it", "host", "kube-apiserver"),
+		}
 	case behavior.PeerNode:
 		return []identity{
 			reserved("the pod's own node", "host"), reserved("another node", "remote-node"),

@@ -39,6 +39,11 @@ func (j *judge) Judge(s engine.Subject, f behavior.Fact) engine.Verdict {
 		for _, r := range p.spec.rules(ingress) {
 			ballot.Allow(p.object, applies.And(r.admits(s.Workload.Namespace, f.Peer)).And(r.passes(f)))
 		}
+		if f.Peer.Kind == behavior.PeerOwnNode {
+			// Traffic to and from the node where a pod is running is always
+			// allowed: Kubernetes, concepts, Network Policies.
+			ballot.Allow(p.object, applies)
+		}
 		if ingress && f.Peer.Kind == behavior.PeerNode {
 			ballot.Allow(p.object, applies.And(engine.Unsure("whether that is the pod's own node")))
 		}

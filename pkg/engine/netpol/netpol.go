@@ -22,7 +22,7 @@ import (
 )
 
 // Name is the engine's name.
-const Name = "netpol"
+const Name = "networkpolicy"
 
 const (
 	apiVersion    = "networking.k8s.io/v1"
@@ -108,8 +108,8 @@ func group(flows []engine.Flow, d behavior.Direction) []rules {
 	var groups []rules
 	byPorts := map[string]int{}
 	for _, f := range flows {
-		if f.Direction != d {
-			continue
+		if f.Direction != d || f.Peer.Kind == behavior.PeerOwnNode {
+			continue // the pod's own node needs no rule: it is always allowed
 		}
 		var ports []port
 		var key strings.Builder

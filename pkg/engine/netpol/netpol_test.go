@@ -1,0 +1,170 @@
+package netpol_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/netpol"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
+)
+
+func TestMain(m *testing.M) {
+	flag.Bool("update", false, "write the golden files")
+	flag.Parse()
+	os.Exit(m.Run())
+}
+
+// setOf makes the set that allows just the facts.
+func setOf(facts []behavior.Fact) policy.Set {
+	s := policy.Set{Workload: behavior.Workload{Namespace: "shop", Kind: "Deployment", Name: "web"},
+		Labels: map[string]string{"app": "web"}, Containers: []string{"app"}}
+	for _, f := range facts {
+		s.Rules = append(s.Rules, policy.Rule{Kind: f.Kind, Container: "app", Exes: []string{f.Exe}, Direction: f.Direction, Protocol: f.Protocol,
+			Port: f.Port, Peer: f.Peer, Facts: []behavior.Observed{{Fact: f}}})
+	}
+	return s
+}
+
+func subject() engine.Subject {
+	s := setOf(nil)
+	return engine.Subject{Subject: behavior.Subject{Workload: s.Workload, Container: "app"}, Labels: s.Labels}
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if flag.Lookup("update").Value.String() == "true" {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs: run with -update and look at the diff\n%s", file, got)
+	}
+}
+
+func TestRender(t *testing.T) {
+	for _, c := range []string{"web", "database", "cron"} {
+		t.Run(c, func(t *testing.T) {
+			dir := filepath.Join("testdata", c)
+			in, err := os.ReadFile(filepath.Join(dir, "in.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var facts []behavior.Fact
+			if err := json.Unmarshal(in, &facts); err != nil {
+				t.Fatal(err)
+			}
+			out, err := netpol.New().Render(setOf(facts))
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, filepath.Join(dir, "want.yaml"), string(out.Base))
+			var notes strings.Builder
+			for _, n := range out.Notes {
+				fmt.Fprintln(&notes, n.Text)
+			}
+			golden(t, filepath.Join(dir, "notes.txt"), notes.String())
+			for range 20 {
+				rand.Shuffle(len(facts), func(i, j int) { facts[i], facts[j] = facts[j], facts[i] })
+				again, err := netpol.New().Render(setOf(facts))
+				if err != nil || string(again.Base) != string(out.Base) || !slices.Equal(again.Notes, out.Notes) {
+					t.Fatalf("shuffled facts gave other bytes or notes (%v)\n%s", err, again.Base)
+				}
+			}
+		})
+	}
+}
+
+func TestRenderWithoutEvidenceOrLabels(t *testing.T) {
+	if out, err := netpol.New().Render(setOf(nil)); !errors.Is(err, engine.ErrNoEvidence) || out.Base != nil {
+		t.Errorf("no facts: got %v\n%s", err, out.Base)
+	}
+	s := setOf([]behavior.Fact{network(behavior.Egress, "tcp", 80, workload("shop", "app=api"))})
+	s.Labels = nil
+	if out, err := netpol.New().Render(s); err != nil || out.Base != nil || len(out.Notes) != 1 {
+		t.Errorf("a workload without labels: %v, notes %v\n%s", err, out.Notes, out.Base)
+	}
+}
+
+func network(d behavior.Direction, protocol string, port uint16, p behavior.Peer) behavior.Fact {
+	return behavior.Fact{Kind: behavior.Network, Direction: d, Protocol: protocol, Port: port, Peer: p}
+}
+
+func workload(namespace, labels string) behavior.Peer {
+	return behavior.Peer{Kind: behavior.PeerWorkload, Namespace: namespace, Workload: "deployment-x", Labels: labels}
+}
+
+func address(kind behavior.PeerKind, addr string) behavior.Peer {
+	return behavior.Peer{Kind: kind, Address: netip.MustParseAddr(addr)}
+}
+
+func object(t *testing.T, doc string) engine.Object {
+	t.Helper()
+	data, err := yaml.YAMLToJSON([]byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var head struct {
+		APIVersion, Kind string
+		Metadata         struct{ Name, Namespace string }
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		t.Fatal(err)
+	}
+	return engine.Object{APIVersion: head.APIVersion, Kind: head.Kind, Name: head.Metadata.Name, Namespace: head.Metadata.Namespace, JSON: data}
+}
+
+func parse(t *testing.T, text string) engine.Judge {
+	t.Helper()
+	j, err := netpol.New().Parse([]engine.Object{object(t, text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+func TestRenderedPoliciesAllowTheirFacts(t *testing.T) {
+	g := rand.New(rand.NewPCG(1, 1))
+	peers := []behavior.Peer{workload("shop", "app=api"), workload("other", "app=api"), workload("shop", "app=web"),
+		address(behavior.PeerNode, "10.0.0.1"), address(behavior.PeerNode, "fd00::1"), address(behavior.PeerAPIServer, "10.0.0.1"),
+		address(behavior.PeerOutside, "203.0.113.9"), address(behavior.PeerOutside, "::ffff:203.0.113.10"), address(behavior.PeerOutside, "2001:db8::1")}
+	for range 300 {
+		var facts []behavior.Fact
+		for range 1 + g.IntN(8) {
+			facts = append(facts, network([]behavior.Direction{behavior.Ingress, behavior.Egress}[g.IntN(2)], []string{"tcp", "udp"}[g.IntN(2)],
+				[]uint16{53, 80, 443, 8080}[g.IntN(4)], peers[g.IntN(len(peers))]))
+		}
+		out, err := netpol.New().Render(setOf(facts))
+		if err != nil {
+			t.Fatal(err)
+		}
+		judge := parse(t, string(out.Base))
+		for _, f := range facts {
+			if v := judge.Judge(subject(), f); v.Decision != engine.Allowed || v.Object != "NetworkPolicy/autopolicy-deployment-web" {
+				t.Fatalf("%s: %+v\n%s", f, v, out.Base)
+			}
+		}
+		stranger := network(behavior.Egress, "tcp", 4444, address(behavior.PeerOutside, "198.51.100.66"))
+		if v := judge.Judge(subject(), stranger); v.Decision != engine.Denied {
+			t.Fatalf("a stranger is %v\n%s", v, out.Base)
+		}
+	}
+}
