@@ -89,7 +89,8 @@ type PeerKind string
 // Kinds of peers. The empty kind is an address that nobody resolved yet.
 const (
 	PeerWorkload  PeerKind = "workload"  // pods of a workload, told by their labels
-	PeerNode      PeerKind = "node"      // a node of the cluster, or a pod on its network
+	PeerOwnNode   PeerKind = "own-node"  // the node that the pod runs on: the kubelet and its probes
+	PeerNode      PeerKind = "node"      // another node of the cluster, or a pod on a node's network
 	PeerAPIServer PeerKind = "apiserver" // the cluster's API server
 	PeerOutside   PeerKind = "outside"   // an address outside the cluster
 	PeerSelf      PeerKind = "self"      // the pod itself, over loopback or its own address
@@ -114,6 +115,8 @@ func (p Peer) String() string {
 		return p.Namespace + "/" + p.Workload
 	case PeerAPIServer:
 		return "the API server"
+	case PeerOwnNode:
+		return "its own node"
 	case PeerNode:
 		return "node " + p.Address.String()
 	case PeerSelf:

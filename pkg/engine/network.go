@@ -89,7 +89,7 @@ func ComparePorts(a, b Port) int {
 }
 
 func rank(k behavior.PeerKind) int {
-	return slices.Index([]behavior.PeerKind{behavior.PeerWorkload, behavior.PeerAPIServer, behavior.PeerNode, behavior.PeerOutside}, k)
+	return slices.Index([]behavior.PeerKind{behavior.PeerWorkload, behavior.PeerAPIServer, behavior.PeerOwnNode, behavior.PeerNode, behavior.PeerOutside}, k)
 }
 
 func peerOf(r policy.Rule) (Peer, string) {
@@ -110,6 +110,8 @@ func peerOf(r policy.Rule) (Peer, string) {
 			return Peer{}, "the peer's namespace is not known"
 		}
 		return Peer{Kind: p.Kind, Namespace: r.Peer.Namespace, Labels: behavior.FormatLabels(labels)}, ""
+	case behavior.PeerOwnNode:
+		return p, ""
 	case behavior.PeerNode, behavior.PeerAPIServer, behavior.PeerOutside:
 		if !p.Address.IsValid() {
 			return Peer{}, "the peer's address is not known"

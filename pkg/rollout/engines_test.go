@@ -60,7 +60,7 @@ func TestWithTheRealEngines(t *testing.T) {
 		}
 	}
 	for _, s := range plan.Summary {
-		for _, name := range []string{"kubearmor", "cilium", "netpol", "seccomp"} {
+		for _, name := range []string{"kubearmor", "cilium", "networkpolicy", "seccomp"} {
 			if s.Rules[name] == 0 {
 				t.Errorf("%s: %s enforces nothing", s.Workload, name)
 			}

@@ -13,7 +13,7 @@ type index struct {
 	frontends map[frontend]servicePort
 	serviceIP map[netip.Addr]name       // addresses of Services, whatever the port
 	nodePorts map[frontend]servicePort  // with the zero address
-	nodes     map[netip.Addr]bool       // nodes and the bridges of their pods
+	nodes     map[netip.Addr]string     // nodes and the bridges of their pods, with the node's name
 	api       map[netip.AddrPort]bool   // endpoints of the API server
 	apiHost   map[netip.Addr]bool       // their addresses
 	podRanges []netip.Prefix            // from which nodes give pods addresses
@@ -89,8 +89,12 @@ func (c *Cluster) direct(addr netip.Addr, self name, at time.Time, service strin
 		return c.workloadPeer(c.pods[key], service)
 	}
 	peer := behavior.Peer{Address: addr, Service: behavior.Escape(service)}
-	switch {
-	case c.index.nodes[addr]:
+	node, isNode := c.index.nodes[addr]
+	switch p := c.pods[self]; {
+	case isNode && p != nil && node != "" && p.Spec.NodeName == node:
+		// Without its address, so that the fact is the same on every node.
+		return behavior.Peer{Kind: behavior.PeerOwnNode, Service: peer.Service}
+	case isNode:
 		peer.Kind = behavior.PeerNode
 	case c.index.apiHost[addr]:
 		peer.Kind = behavior.PeerAPIServer
@@ -107,7 +111,7 @@ func (c *Cluster) direct(addr netip.Addr, self name, at time.Time, service strin
 func (c *Cluster) build() *index {
 	x := &index{
 		frontends: map[frontend]servicePort{}, serviceIP: map[netip.Addr]name{}, nodePorts: map[frontend]servicePort{},
-		nodes: map[netip.Addr]bool{}, api: map[netip.AddrPort]bool{}, apiHost: map[netip.Addr]bool{},
+		nodes: map[netip.Addr]string{}, api: map[netip.AddrPort]bool{}, apiHost: map[netip.Addr]bool{},
 		backends: map[name][]*EndpointSlice{},
 	}
 	for _, n := range c.nodes {
@@ -116,7 +120,7 @@ func (c *Cluster) build() *index {
 	for _, p := range c.pods {
 		for _, ip := range append([]IP{{p.Status.HostIP}}, p.Status.HostIPs...) {
 			if a, err := netip.ParseAddr(ip.IP); err == nil {
-				x.nodes[a.Unmap()] = true
+				x.nodes[a.Unmap()] = p.Spec.NodeName
 			}
 		}
 	}
@@ -136,7 +140,7 @@ func (c *Cluster) build() *index {
 func (x *index) addNode(n Node) {
 	for _, a := range n.Status.Addresses {
 		if addr, err := netip.ParseAddr(a.Address); err == nil {
-			x.nodes[addr.Unmap()] = true
+			x.nodes[addr.Unmap()] = n.Meta.Name
 		}
 	}
 	for _, cidr := range append([]string{n.Spec.PodCIDR}, n.Spec.PodCIDRs...) {
@@ -150,7 +154,7 @@ func (x *index) addNode(n Node) {
 		// its tunnel: the first two addresses of its range.
 		for _, a := range []netip.Addr{p.Addr(), p.Addr().Next()} {
 			if p.Contains(a) {
-				x.nodes[a] = true
+				x.nodes[a] = n.Meta.Name
 			}
 		}
 	}

@@ -14,7 +14,7 @@ import (
 func (c *Cluster) throughService(f behavior.Fact, self name, at time.Time) []behavior.Fact {
 	addr := f.Peer.Address
 	sp, ok := c.index.frontends[frontend{addr, f.Protocol, f.Port}]
-	if !ok && c.index.nodes[addr] {
+	if _, isNode := c.index.nodes[addr]; !ok && isNode {
 		sp, ok = c.index.nodePorts[frontend{netip.Addr{}, f.Protocol, f.Port}]
 	}
 	if !ok {

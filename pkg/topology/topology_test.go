@@ -133,7 +133,7 @@ func TestResolve(t *testing.T) {
 		{"a Service of another namespace says so", behavior.Egress, "udp", "10.2.0.10", 53, []want{{53, peer("kube-system", "deployment-coredns", "k8s-app=kube-dns", "kube-system/kube-dns:53")}}},
 		{"the kubernetes Service is the API server on its own port", behavior.Egress, "tcp", "10.2.0.254", 443, []want{{6443, at(behavior.PeerAPIServer, "10.0.0.1", "default/kubernetes:443")}}},
 		{"the API server's own address and port is the API server", behavior.Egress, "tcp", "10.0.0.1", 6443, []want{{6443, at(behavior.PeerAPIServer, "10.0.0.1", "")}}},
-		{"another port there is the node", behavior.Egress, "tcp", "10.0.0.1", 10250, []want{{10250, at(behavior.PeerNode, "10.0.0.1", "")}}},
+		{"another port there is the node", behavior.Egress, "tcp", "10.0.0.1", 10250, []want{{10250, behavior.Peer{Kind: behavior.PeerOwnNode}}}},
 		{"a Service of host-network pods is the node", behavior.Egress, "tcp", "10.2.0.4", 9100, []want{{9100, at(behavior.PeerNode, "10.0.0.2", "metrics:9100")}}},
 		{"a Service of addresses outside is outside, on their port", behavior.Egress, "tcp", "10.2.0.3", 5432, []want{{15432, at(behavior.PeerOutside, "192.0.2.7", "legacy:5432")}}},
 		{"a Service without endpoints stays unresolved", behavior.Egress, "tcp", "10.2.0.5", 80, []want{{80, at("", "10.2.0.5", "empty:80")}}},
@@ -145,10 +145,10 @@ func TestResolve(t *testing.T) {
 		{"another replica is the workload", behavior.Ingress, "tcp", "10.1.2.10", 80, []want{{80, peer("shop", "deployment-web", "app=web", "")}}},
 		{"an address of the internet is outside", behavior.Egress, "tcp", "203.0.113.9", 443, []want{{443, at(behavior.PeerOutside, "203.0.113.9", "")}}},
 		{"an IPv6 address of the internet is outside", behavior.Egress, "tcp", "2001:db8::9", 443, []want{{443, at(behavior.PeerOutside, "2001:db8::9", "")}}},
-		{"a probe comes from the node's bridge", behavior.Ingress, "tcp", "10.1.1.1", 8080, []want{{8080, at(behavior.PeerNode, "10.1.1.1", "")}}},
+		{"a probe comes from the node's bridge", behavior.Ingress, "tcp", "10.1.1.1", 8080, []want{{8080, behavior.Peer{Kind: behavior.PeerOwnNode}}}},
 		{"another node's tunnel is a node", behavior.Ingress, "tcp", "10.1.2.0", 8080, []want{{8080, at(behavior.PeerNode, "10.1.2.0", "")}}},
-		{"an IPv6 bridge is a node", behavior.Ingress, "tcp", "fd00:1::1", 8080, []want{{8080, at(behavior.PeerNode, "fd00:1::1", "")}}},
-		{"a probe from the node's address", behavior.Ingress, "tcp", "10.0.0.1", 8080, []want{{8080, at(behavior.PeerNode, "10.0.0.1", "")}}},
+		{"an IPv6 bridge is a node", behavior.Ingress, "tcp", "fd00:1::1", 8080, []want{{8080, behavior.Peer{Kind: behavior.PeerOwnNode}}}},
+		{"a probe from the node's address", behavior.Ingress, "tcp", "10.0.0.1", 8080, []want{{8080, behavior.Peer{Kind: behavior.PeerOwnNode}}}},
 		{"an ingress port is never translated", behavior.Ingress, "tcp", "10.1.1.11", 80, []want{{80, peer("shop", "deployment-api", "app=api", "")}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
