@@ -89,6 +89,9 @@ func (c *Cluster) Up(ctx context.Context, o Options) (err error) {
 	if err := c.watched(ctx, func(ctx context.Context) error { return c.waitForNodes(ctx, o.Nodes) }); err != nil {
 		return err
 	}
+	if err := c.tellPodRanges(ctx, o.Nodes); err != nil {
+		return err
+	}
 	say("%d of %d nodes are ready", o.Nodes, o.Nodes)
 	if err := c.watched(ctx, c.waitForDNS); err != nil {
 		return err
@@ -279,6 +282,19 @@ func (c *Cluster) waitForNodes(ctx context.Context, nodes int) error {
 	})
 	if err != nil {
 		return fmt.Errorf("wait for %d ready nodes (now: %q): %w", nodes, ready, err)
+	}
+	return nil
+}
+
+// tellPodRanges writes into each node what range its pods' addresses are from, as
+// a cluster's controllers or CNI do, so that programs can tell its bridge.
+func (c *Cluster) tellPodRanges(ctx context.Context, nodes int) error {
+	for n := range nodes {
+		subnet := c.podSubnet(n)
+		patch := fmt.Sprintf(`{"spec":{"podCIDR":%q,"podCIDRs":[%q]}}`, subnet, subnet)
+		if _, err := c.Kubectl(ctx, nil, "patch", "node", nodeName(n), "-p", patch); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -3,10 +3,14 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -274,9 +278,37 @@ func (w *world) trace(t *testing.T) string {
 	return b.String()
 }
 
-// attack makes the web application run a shell command, as a hole in it would.
+// attack makes the web application run a shell command, as a hole in it would
+// let somebody outside the cluster do.
 func (w *world) attack(t *testing.T, command string) string {
 	t.Helper()
-	escaped := strings.NewReplacer(" ", "+", ";", "%3B", "'", "%27", "\\", "%5C", "$", "%24", "(", "%28", ")", "%29").Replace(command)
-	return w.kubectl(t, "get", "--raw", "/api/v1/namespaces/shop/services/web:80/proxy/debug?cmd="+escaped)
+	forward := w.command("kubectl", "-n", "shop", "port-forward", "deployment/web", ":8080")
+	pipe, err := forward.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := forward.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		forward.Process.Kill()
+		forward.Wait()
+	}()
+	line, err := bufio.NewReader(pipe).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(line, "127.0.0.1:")
+	port, _, _ = strings.Cut(port, " ")
+	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://127.0.0.1:" + port + "/debug?cmd=" + url.QueryEscape(command))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
 }
