@@ -27,6 +27,8 @@ type node struct {
 	conn      *grpc.ClientConn
 	client    wirepb.CollectorClient // nil when there is no collector
 
+	firstTry time.Duration // pause after the first try that failed
+
 	busy sync.Mutex // held while it is pulled from
 	mu   sync.Mutex // guards what follows
 
@@ -76,7 +78,7 @@ func connect(name, pod string, dial dialer) (*node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to collector on %s: %w", name, err)
 	}
-	return &node{name: name, pod: pod, conn: conn, client: wirepb.NewCollectorClient(conn), containers: map[string]*pulled{}}, nil
+	return &node{name: name, pod: pod, conn: conn, client: wirepb.NewCollectorClient(conn), firstTry: firstTry, containers: map[string]*pulled{}}, nil
 }
 
 // ready asks the collector whether it collects.
@@ -92,7 +94,7 @@ func (n *node) ready(ctx context.Context) (wire.Status, error) {
 // failure is kept until a later pull succeeds.
 func (n *node) pull(ctx context.Context, namespace string, now func() time.Time) error {
 	var err error
-	wait := firstTry
+	wait := n.firstTry
 	for try := range pullTries {
 		if try > 0 {
 			if pause(ctx, wait) != nil {
