@@ -88,6 +88,7 @@ static __always_inline bool act_tracing(struct actor *a)
 {
 	struct task_struct *task;
 	struct mnt_namespace *ns;
+	struct dentry *dentry;
 	struct mount *mount;
 	struct file *exe;
 
@@ -101,7 +102,9 @@ static __always_inline bool act_tracing(struct actor *a)
 	mount = mount_of(exe->f_path.mnt);
 	a->id.inode = exe->f_inode->i_ino;
 	a->id.device = exe->f_inode->i_sb->s_dev;
-	a->id.name = exe->f_path.dentry->d_name.hash_len;
+	dentry = exe->f_path.dentry;
+	/* Verifiers before 6.2 take a union for its first member. */
+	a->id.name = BPF_CORE_READ(dentry, d_name.hash_len);
 	a->id.mount = BPF_CORE_READ(mount, mnt_id);
 	return true;
 }
