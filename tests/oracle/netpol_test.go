@@ -20,7 +20,7 @@ import (
 // ipBlocks while other network plugins do.
 func podsAndOutside() []end {
 	return slices.DeleteFunc(ends(), func(e end) bool {
-		return e.peer.Kind == behavior.PeerNode || e.peer.Kind == behavior.PeerAPIServer
+		return e.peer.Kind == behavior.PeerNode || e.peer.Kind == behavior.PeerOwnNode || e.peer.Kind == behavior.PeerAPIServer
 	})
 }
 

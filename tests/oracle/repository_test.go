@@ -86,6 +86,7 @@ func ends() []end {
 		return l
 	}
 	add(identity.ReservedIdentityHost, reserved("host"), end{peer: node})
+	add(identity.ReservedIdentityHost, reserved("host"), end{peer: behavior.Peer{Kind: behavior.PeerOwnNode}})
 	add(identity.ReservedIdentityRemoteNode, reserved("remote-node"), end{peer: node})
 	add(identity.ReservedIdentityKubeAPIServer, reserved("remote-node", "kube-apiserver"), end{peer: apiServer})
 	local := identity.NumericIdentity(1 << 24)

@@ -51,6 +51,7 @@ func TestJudge(t *testing.T) {
 		{"whether a block reaches pods is not known", `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}`, in, engine.Unknown},
 		{"no selector reaches outside", `{podSelector: {}, egress: [{to: [{namespaceSelector: {}}]}]}`, out, engine.Denied},
 		{"the pod's own node always gets in", `{podSelector: {}}`, network(behavior.Ingress, "tcp", 8080, address(behavior.PeerNode, "10.0.0.1")), engine.Unknown},
+		{"which needs no rule when it is known to be that", `{podSelector: {}}`, network(behavior.Ingress, "tcp", 8080, behavior.Peer{Kind: behavior.PeerOwnNode}), engine.Allowed},
 		{"a node is its address", `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.1/32}}]}]}`, network(behavior.Ingress, "tcp", 8080, address(behavior.PeerNode, "10.0.0.1")), engine.Allowed},
 		{"going to a node is not getting in", `{podSelector: {}, policyTypes: [Egress]}`, network(behavior.Egress, "tcp", 10250, address(behavior.PeerNode, "10.0.0.1")), engine.Denied},
 		{"ICMP is the plugin's affair", `{podSelector: {}, egress: [{}]}`, network(behavior.Egress, "icmp", 0, address(behavior.PeerOutside, "203.0.113.9")), engine.Unknown},

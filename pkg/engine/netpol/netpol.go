@@ -73,11 +73,17 @@ func (*Engine) Render(s policy.Set) (engine.Rendered, error) {
 	for _, g := range group(flows, behavior.Egress) {
 		doc.Spec.Egress = append(doc.Spec.Egress, egressRule{To: g.peers, Ports: g.ports})
 	}
-	if doc.Spec.Ingress == nil {
+	own := func(d behavior.Direction) bool {
+		return slices.ContainsFunc(flows, func(f engine.Flow) bool { return f.Direction == d && f.Peer.Kind == behavior.PeerOwnNode })
+	}
+	if doc.Spec.Ingress == nil && !own(behavior.Ingress) {
 		note("no ingress was observed, so all ingress is refused")
 	}
-	if doc.Spec.Egress == nil {
+	if doc.Spec.Egress == nil && !own(behavior.Egress) {
 		note("no egress was observed, so all egress is refused")
+	}
+	if own(behavior.Egress) {
+		note("egress to the pod's own node has no rule: Kubernetes says that it is always allowed, but some network plugins refuse it")
 	}
 	has := func(k behavior.PeerKind) bool {
 		return slices.ContainsFunc(flows, func(f engine.Flow) bool { return f.Peer.Kind == k })
