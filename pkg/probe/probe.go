@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
@@ -142,12 +143,31 @@ func (p *Probe) load(o Options) error {
 			p.features.Missing[program] = "the kernel has no tracepoint " + tracepoint
 		}
 	}
+	var helpers *btf.Enum
+	if err := kernel.TypeByName("bpf_func_id", &helpers); err != nil {
+		return fmt.Errorf("find helper functions: %w", err)
+	}
+	if !slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_loop" }) {
+		withoutCallbacks(spec)
+	}
 	// A variable that Go maps into memory would keep its map alive after Close.
 	clear(spec.Variables)
 	if p.collection, err = ebpf.NewCollection(spec); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
 	return nil
+}
+
+// withoutCallbacks blanks references to callback functions, which kernels before
+// 5.13 refuse even where they are never reached: in the branch for bpf_loop.
+func withoutCallbacks(spec *ebpf.CollectionSpec) {
+	for _, program := range spec.Programs {
+		for i, instruction := range program.Instructions {
+			if instruction.IsLoadOfFunctionPointer() {
+				program.Instructions[i] = asm.LoadImm(instruction.Dst, 0, asm.DWord)
+			}
+		}
+	}
 }
 
 // configure fills the maps that the programs only read.
