@@ -160,6 +160,7 @@ func TestARealClusterSaysWhyItCannotBeObserved(t *testing.T) {
 	t.Run("pods that an admission policy refuses", func(t *testing.T) {
 		s := newReal(t, Options{Config: config, Image: image})
 		forbid(t, s)
+		inForce(t, s)
 		removeAfter(t, s)
 		if err := s.Deploy(ctx); err != nil {
 			t.Fatal(err)
@@ -192,7 +193,7 @@ func forbid(t *testing.T, s *Source) {
 		"ValidatingAdmissionPolicy": {
 			"failurePolicy":    "Fail",
 			"matchConstraints": map[string]any{"resourceRules": []any{map[string]any{"apiGroups": []any{""}, "apiVersions": []any{"v1"}, "operations": []any{"CREATE"}, "resources": []any{"pods"}}}},
-			"validations":      []any{map[string]any{"expression": "object.metadata.namespace != 'autopolicy-collector'", "message": "no privileged pods here"}},
+			"validations":      []any{map[string]any{"expression": "!has(object.metadata.labels) || !('app.kubernetes.io/name' in object.metadata.labels) || object.metadata.labels['app.kubernetes.io/name'] != 'autopolicy-collector'", "message": "no privileged pods here"}},
 		},
 		"ValidatingAdmissionPolicyBinding": {"policyName": "autopolicy-test", "validationActions": []any{"Deny"}},
 	} {
@@ -210,6 +211,26 @@ func forbid(t *testing.T, s *Source) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// inForce waits until the policy of forbid refuses a pod.
+func inForce(t *testing.T, s *Source) {
+	t.Helper()
+	pods := s.api.Resource(resource("", "v1", "pods")).Namespace("kube-public")
+	u := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Pod",
+		"metadata": map[string]any{"name": "autopolicy-test", "labels": map[string]any{"app.kubernetes.io/name": "autopolicy-collector"}},
+		"spec":     map[string]any{"containers": []any{map[string]any{"name": "a", "image": "localhost/a"}}},
+	}}
+	for ctx := t.Context(); ; {
+		_, err := pods.Create(ctx, u, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err != nil && strings.Contains(err.Error(), "no privileged pods here") {
+			return
+		}
+		if pauseErr := pause(ctx, 100*time.Millisecond); pauseErr != nil {
+			t.Fatalf("policy is not in force: %v, %v", err, pauseErr)
+		}
 	}
 }
 

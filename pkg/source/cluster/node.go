@@ -256,5 +256,5 @@ func plain(err error) error {
 	case codes.DeadlineExceeded:
 		return context.DeadlineExceeded
 	}
-	return errors.New(behavior.Escape(s.Message()))
+	return errors.New(escapeText(s.Message()))
 }

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/source"
 )
 
@@ -121,7 +120,7 @@ func (s *Source) progress() Progress {
 		p.Facts += v.facts
 		p.Lost += v.lost
 		if v.failure != nil {
-			p.Failing = append(p.Failing, source.NodeError{Node: n.name, Reason: behavior.Escape(v.failure.Error())})
+			p.Failing = append(p.Failing, source.NodeError{Node: n.name, Reason: escape(v.failure)})
 		} else {
 			p.Nodes++
 		}

@@ -194,7 +194,12 @@ func decode(u *unstructured.Unstructured, into any) error {
 
 func escape(err error) string { return escapeText(err.Error()) }
 
-// escapeText makes a text of the cluster's printable on one line.
+// escapeText makes a text of the cluster's printable on one line. What is printable
+// already stays, since an error may quote what was escaped before.
 func escapeText(text string) string {
-	return behavior.Escape(strings.Join(strings.Fields(text), " "))
+	text = strings.Join(strings.Fields(text), " ")
+	if behavior.IsEscaped(text) {
+		return text
+	}
+	return behavior.Escape(text)
 }

@@ -84,7 +84,7 @@ func (a *assembly) gaps(n *node) []string {
 		if !n.answered.IsZero() {
 			text = "not observed after " + n.answered.UTC().Format(time.RFC3339) + ": "
 		}
-		gaps = append(gaps, text+behavior.Escape(n.failure.Error()))
+		gaps = append(gaps, text+escape(n.failure))
 	}
 	if n.restarts > 0 {
 		gaps = append(gaps, fmt.Sprintf("collector restarted %d times; what it had not told by then is lost", n.restarts))

@@ -62,6 +62,10 @@ func (e *ReadyError) Hint() string {
 	return ""
 }
 
+// noAnswer is the reason of a node whose program runs and cannot be reached, as
+// long as that is to be expected.
+const noAnswer = "starting, does not answer yet"
+
 // How often nodes are looked at, and how long one answer may take.
 const (
 	readyEvery    = 500 * time.Millisecond
@@ -108,7 +112,7 @@ func (s *Source) settle(states []NodeState) error {
 		if state.Ready {
 			ready++
 		} else if n := s.nodes[state.Node]; n != nil {
-			if v := n.view(); v.failure != nil {
+			if v := n.view(); v.failure != nil && state.Reason == noAnswer {
 				states[i].Reason = escape(v.failure) // more than was worth showing while it went on
 			} else {
 				n.settle(errors.New(state.Reason), time.Time{})
@@ -178,7 +182,7 @@ func (s *Source) ask(ctx context.Context, name, pod string) NodeState {
 	switch {
 	case err != nil:
 		n.settle(fmt.Errorf("does not answer: %w", err), time.Time{})
-		return NodeState{Node: name, Reason: "starting, does not answer yet"}
+		return NodeState{Node: name, Reason: noAnswer}
 	case !status.Ready:
 		return NodeState{Node: name, Reason: strings.Join(append([]string{"reads the list of pods"}, status.Problems...), ": ")}
 	}
