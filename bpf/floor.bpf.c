@@ -21,8 +21,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* CLONE_NEW*, from linux/sched.h: only then does clone need a capability. */
 #define CLONE_NAMESPACES 0x7e020080
 
-static const struct namespace new_namespace;
-
 /* Keeps the enums in the type information that Go's constants are made from. */
 const struct generated {
 	enum kind kind;
@@ -33,17 +31,7 @@ const struct generated {
 	enum direction direction;
 } generated __attribute__((used));
 
-static __always_inline struct namespace *namespace_of(__u32 mntns)
-{
-	struct namespace *ns = bpf_map_lookup_elem(&namespaces, &mntns);
-
-	if (ns)
-		return ns;
-	bpf_map_update_elem(&namespaces, &mntns, &new_namespace, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&namespaces, &mntns);
-}
-
-static __always_inline void mark_syscall(struct task_struct *task, struct namespace *ns, __u32 mntns,
+static __always_inline void mark_syscall(struct task_struct *task, struct namespace *ns, __u64 mntns,
 					 __u64 number, bool compat)
 {
 	struct file *exe;
@@ -69,17 +57,20 @@ SEC("tp_btf/sys_enter")
 int note_syscall(__u64 *ctx)
 {
 	struct task_struct *task;
+	struct mnt_namespace *mount_namespace;
 	struct namespace *ns;
-	__u32 mntns;
+	__u64 mntns;
 	bool compat;
 
 	if (has_current_task_btf()) { /* since 5.11; no helper calls on the hot path */
 		task = bpf_get_current_task_btf();
-		mntns = task->nsproxy->mnt_ns->ns.inum;
+		mount_namespace = task->nsproxy->mnt_ns;
+		mntns = NUMBER_OF(mount_namespace);
 		compat = IS_COMPAT(task);
 	} else {
 		task = current_task();
-		mntns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+		mount_namespace = BPF_CORE_READ(task, nsproxy, mnt_ns);
+		mntns = number_of(mount_namespace);
 		compat = is_compat(task);
 	}
 	if (!mntns)
@@ -168,6 +159,7 @@ int note_outcome(__u64 *ctx)
 	struct task_struct *task = current_task();
 	long number = syscall_number(regs), result = (int)ctx[1];
 	enum outcome outcome = outcome_of(number, false);
+	struct mnt_namespace *mount_namespace;
 	struct file *file;
 	bool compat;
 	__u64 fd;
@@ -182,7 +174,8 @@ int note_outcome(__u64 *ctx)
 		outcome = outcome_of(number, true);
 	if (outcome == OUTCOME_NONE)
 		return 0;
-	if (is_ignored(BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum)))
+	mount_namespace = BPF_CORE_READ(task, nsproxy, mnt_ns);
+	if (is_ignored(number_of(mount_namespace)))
 		return 0;
 	if (outcome == OUTCOME_SOCKETCALL)
 		outcome = socketcall(regs, &fd);

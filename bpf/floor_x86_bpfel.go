@@ -23,9 +23,9 @@ const (
 
 type FloorCapabilityKey struct {
 	_          structs.HostLayout
-	Mntns      uint32
-	Flags      uint16
-	Capability uint16
+	Mntns      uint64
+	Flags      uint32
+	Capability uint32
 	Exe        struct {
 		_      structs.HostLayout
 		Inode  uint64
@@ -46,9 +46,10 @@ const (
 
 type FloorFileKey struct {
 	_      structs.HostLayout
-	Mntns  uint32
+	Mntns  uint64
 	Flags  uint16
 	Access uint16
+	Zero   uint32
 	Exe    struct {
 		_      structs.HostLayout
 		Inode  uint64
@@ -119,8 +120,7 @@ const (
 
 type FloorProcessKey struct {
 	_     structs.HostLayout
-	Mntns uint32
-	Flags uint32
+	Mntns uint64
 	Exe   struct {
 		_      structs.HostLayout
 		Inode  uint64
@@ -136,6 +136,7 @@ type FloorProcessKey struct {
 		Mount  uint32
 	}
 	Directory uint64
+	Flags     uint64
 }
 
 type FloorRecord struct {
@@ -182,9 +183,11 @@ type FloorSeen struct {
 
 type FloorSocketKey struct {
 	_         structs.HostLayout
-	Mntns     uint32
+	Mntns     uint64
 	Flags     uint16
 	Direction uint16
+	Protocol  uint16
+	Port      uint16
 	Exe       struct {
 		_      structs.HostLayout
 		Inode  uint64
@@ -192,10 +195,7 @@ type FloorSocketKey struct {
 		Device uint32
 		Mount  uint32
 	}
-	Address  [16]uint8
-	Protocol uint16
-	Port     uint16
-	Zero     uint32
+	Address [16]uint8
 }
 
 // Names of all BPF objects in the ELF.
@@ -206,6 +206,7 @@ const (
 	FloorMapExecuted        = "executed"
 	FloorMapFiles           = "files"
 	FloorMapFlows           = "flows"
+	FloorMapIgnored         = "ignored"
 	FloorMapLosses          = "losses"
 	FloorMapNamespaces      = "namespaces"
 	FloorMapPassing         = "passing"
@@ -286,6 +287,7 @@ type FloorMapSpecs struct {
 	Executed     *ebpf.MapSpec `ebpf:"executed"`
 	Files        *ebpf.MapSpec `ebpf:"files"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	Ignored      *ebpf.MapSpec `ebpf:"ignored"`
 	Losses       *ebpf.MapSpec `ebpf:"losses"`
 	Namespaces   *ebpf.MapSpec `ebpf:"namespaces"`
 	Passing      *ebpf.MapSpec `ebpf:"passing"`
@@ -326,6 +328,7 @@ type FloorMaps struct {
 	Executed     *ebpf.Map `ebpf:"executed"`
 	Files        *ebpf.Map `ebpf:"files"`
 	Flows        *ebpf.Map `ebpf:"flows"`
+	Ignored      *ebpf.Map `ebpf:"ignored"`
 	Losses       *ebpf.Map `ebpf:"losses"`
 	Namespaces   *ebpf.Map `ebpf:"namespaces"`
 	Passing      *ebpf.Map `ebpf:"passing"`
@@ -341,6 +344,7 @@ func (m *FloorMaps) Close() error {
 		m.Executed,
 		m.Files,
 		m.Flows,
+		m.Ignored,
 		m.Losses,
 		m.Namespaces,
 		m.Passing,

@@ -23,10 +23,12 @@ typedef _Bool bool;
 
 struct ns_common {
 	unsigned int inum;
+	__u64 ns_id; /* since 6.18 */
 };
 
 struct mnt_namespace {
 	struct ns_common ns;
+	__u64 seq; /* before 6.18 */
 };
 
 struct nsproxy {

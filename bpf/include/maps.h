@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The maps. Every key of what was seen starts with the mount namespace, so that
- * user space can forget one. Sizes are the defaults; pkg/probe sets them.
+ * user space can forget one: its inode number below, and above it the low half of
+ * a number that is never used again, as the kernel soon reuses inode numbers.
+ * Sizes are the defaults; pkg/probe sets them.
  */
 #ifndef MAPS_H
 #define MAPS_H
@@ -18,46 +20,46 @@ struct file_id {
 };
 
 struct process_key {
-	__u32 mntns;
-	__u32 flags;
+	__u64 mntns;
 	struct file_id exe;
 	struct file_id parent;
 	__u64 directory;
+	__u64 flags;
 };
 
 struct file_key {
-	__u32 mntns;
+	__u64 mntns;
 	__u16 flags;
 	__u16 access;
+	__u32 zero;
 	struct file_id exe;
 	struct file_id file;
 	__u64 directory; /* inode of the directory that holds it */
 };
 
 struct socket_key {
-	__u32 mntns;
+	__u64 mntns;
 	__u16 flags;
 	__u16 direction;
-	struct file_id exe;
-	__u8 address[16];
 	__u16 protocol;
 	__u16 port;
-	__u32 zero;
+	struct file_id exe;
+	__u8 address[16];
 };
 
 struct capability_key {
-	__u32 mntns;
-	__u16 flags;
-	__u16 capability;
+	__u64 mntns;
+	__u32 flags;
+	__u32 capability;
 	struct file_id exe;
 	__u64 syscall;
 };
 
 /* An executable that was started inside of a mount namespace. */
 struct executed_key {
-	__u32 mntns;
-	__u32 device;
+	__u64 mntns;
 	__u64 inode;
+	__u64 device;
 };
 
 /* One peer of one UDP socket; the value is the side that spoke first. */
@@ -115,9 +117,17 @@ SEEN_MAP(capabilities, capability_key, 8192);
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 2048);
-	__type(key, __u32);
+	__type(key, __u64);
 	__type(value, struct namespace);
 } namespaces SEC(".maps");
+
+/* Inode numbers of namespaces that are ignored from their first sight on. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, __u8);
+} ignored SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

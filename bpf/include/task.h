@@ -9,7 +9,7 @@ struct actor {
 	struct mnt_namespace *ns;
 	struct file *exe;
 	struct file_id id;
-	__u32 mntns;
+	__u64 mntns;
 	__u16 flags; /* RECORD_RUNTIME */
 };
 
@@ -23,9 +23,45 @@ static __always_inline struct task_struct *current_task(void)
 	return (struct task_struct *)bpf_get_current_task();
 }
 
-static __always_inline bool is_ignored(__u32 mntns)
+/* A number for a namespace that no other has had: see maps.h. */
+static __always_inline __u64 number_of(struct mnt_namespace *ns)
+{
+	__u64 generation = 0;
+
+	if (bpf_core_field_exists(struct mnt_namespace, seq))
+		generation = BPF_CORE_READ(ns, seq);
+	else if (bpf_core_field_exists(struct mnt_namespace, ns.ns_id))
+		generation = BPF_CORE_READ(ns, ns.ns_id);
+	return generation << 32 | BPF_CORE_READ(ns, ns.inum);
+}
+
+/* The same for one that the verifier knows the type of. */
+#define NUMBER_OF(namespace)                                                                       \
+	((bpf_core_field_exists(struct mnt_namespace, seq)	     ? (namespace)->seq            \
+	  : bpf_core_field_exists(struct mnt_namespace, ns.ns_id) ? (namespace)->ns.ns_id          \
+								     : 0)                              \
+		 << 32 |                                                                           \
+	 (namespace)->ns.inum)
+
+static const struct namespace new_namespace;
+
+static __always_inline struct namespace *namespace_of(__u64 mntns)
 {
 	struct namespace *ns = bpf_map_lookup_elem(&namespaces, &mntns);
+	__u32 inode = mntns;
+
+	if (ns)
+		return ns;
+	bpf_map_update_elem(&namespaces, &mntns, &new_namespace, BPF_NOEXIST);
+	ns = bpf_map_lookup_elem(&namespaces, &mntns);
+	if (ns && bpf_map_lookup_elem(&ignored, &inode))
+		ns->ignored = 1;
+	return ns;
+}
+
+static __always_inline bool is_ignored(__u64 mntns)
+{
+	struct namespace *ns = namespace_of(mntns);
 
 	return ns && ns->ignored;
 }
@@ -36,7 +72,7 @@ static __always_inline bool is_ignored(__u32 mntns)
  * So a program that a container runs from a memfd, or whose mount it takes away,
  * stays the container's own.
  */
-static __always_inline bool is_runtime(struct file *exe, struct mnt_namespace *own, __u32 mntns)
+static __always_inline bool is_runtime(struct file *exe, struct mnt_namespace *own, __u64 mntns)
 {
 	struct mount *mount = mount_of_file(exe);
 	struct executed_key key = {.mntns = mntns};
@@ -45,7 +81,8 @@ static __always_inline bool is_runtime(struct file *exe, struct mnt_namespace *o
 	if (!place)
 		return false;
 	if (place == PATH_OUTSIDE) {
-		__u32 theirs = BPF_CORE_READ(mount, mnt_ns, ns.inum);
+		struct mnt_namespace *other = BPF_CORE_READ(mount, mnt_ns);
+		__u64 theirs = number_of(other);
 		struct namespace *ns = bpf_map_lookup_elem(&namespaces, &theirs);
 
 		if (ns && !ns->ignored)
@@ -56,7 +93,7 @@ static __always_inline bool is_runtime(struct file *exe, struct mnt_namespace *o
 	return !bpf_map_lookup_elem(&executed, &key);
 }
 
-static __always_inline bool act_as(struct actor *a, struct mnt_namespace *ns, __u32 mntns, struct file *exe)
+static __always_inline bool act_as(struct actor *a, struct mnt_namespace *ns, __u64 mntns, struct file *exe)
 {
 	if (!ns || !exe || is_ignored(mntns))
 		return false; /* without an executable: a kernel thread */
@@ -74,7 +111,7 @@ static __always_inline bool act(struct actor *a)
 	struct mnt_namespace *ns = BPF_CORE_READ(task, nsproxy, mnt_ns);
 	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
 
-	if (!act_as(a, ns, BPF_CORE_READ(ns, ns.inum), exe))
+	if (!act_as(a, ns, number_of(ns), exe))
 		return false;
 	identify(exe, &a->id);
 	return true;
@@ -97,7 +134,7 @@ static __always_inline bool act_tracing(struct actor *a)
 	task = bpf_get_current_task_btf();
 	ns = task->nsproxy->mnt_ns;
 	exe = task->mm->exe_file;
-	if (!act_as(a, ns, ns->ns.inum, exe))
+	if (!act_as(a, ns, NUMBER_OF(ns), exe))
 		return false;
 	mount = mount_of(exe->f_path.mnt);
 	a->id.inode = exe->f_inode->i_ino;

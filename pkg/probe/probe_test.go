@@ -322,6 +322,34 @@ func TestForgottenNamespaceIsRecordedAnew(t *testing.T) {
 	}
 }
 
+// The kernel gives the inode number of a namespace that is gone to the next one;
+// what the first did must not hide what the next does.
+func TestNamespaceThatHasTheNumberOfOneThatIsGoneIsRecordedAnew(t *testing.T) {
+	p := requireProbe(t, Options{})
+	root := newRoot(t)
+	used := map[uint32]bool{}
+	for range 50 {
+		c := startContainer(t, root, actions("read /etc/config")...)
+		r := record(t, p, c.mntns)
+		c.run(t)
+		r.stop()
+		wantFact(t, r.all(), file("/etc/config", behavior.Read))
+		if !used[c.mntns] {
+			used[c.mntns] = true
+			continue
+		}
+		if err := p.Forget(c.mntns); err != nil { // the one that is gone
+			t.Fatal(err)
+		}
+		all, err := p.Syscalls()
+		if err != nil || len(all[c.mntns]) == 0 {
+			t.Errorf("system calls of the later one are forgotten: %v, %v", all, err)
+		}
+		return
+	}
+	t.Skip("SKIPPED: the kernel used no number twice")
+}
+
 func TestIgnoredNamespaceIsNotObserved(t *testing.T) {
 	p := requireProbe(t, Options{})
 	c := newContainer(t, actions("read /etc/config")...)

@@ -76,6 +76,9 @@ func enterContainer(root string, args []string) error {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount proc: %w", err)
 	}
+	if err := open("/proc/self/status", unix.O_RDONLY); err != nil { // something to be seen doing
+		return fmt.Errorf("read status: %w", err)
+	}
 	if err := loopbackUp(); err != nil {
 		return fmt.Errorf("set up loopback: %w", err)
 	}
@@ -131,9 +134,15 @@ type container struct {
 // separated by "--". It waits, its mount namespace known, for start.
 func newContainer(t testing.TB, actions ...string) *container {
 	t.Helper()
-	c := &container{root: t.TempDir()}
+	return startContainer(t, newRoot(t), actions...)
+}
+
+// newRoot makes a root directory with the test binary as its programs.
+func newRoot(t testing.TB) string {
+	t.Helper()
+	root := t.TempDir()
 	for _, dir := range []string{"bin", "proc", "tmp", "etc", "mnt"} {
-		if err := os.Mkdir(filepath.Join(c.root, dir), 0o755); err != nil {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,15 +150,25 @@ func newContainer(t testing.TB, actions ...string) *container {
 	if err != nil {
 		t.Fatal(err)
 	}
-	copyFile(t, self, filepath.Join(c.root, "bin/app"))
-	if err := os.Link(filepath.Join(c.root, "bin/app"), filepath.Join(c.root, "bin/tool")); err != nil {
+	copyFile(t, self, filepath.Join(root, "bin/app"))
+	if err := os.Link(filepath.Join(root, "bin/app"), filepath.Join(root, "bin/tool")); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{"etc/config": "config", "etc/other": "other"} {
-		if err := os.WriteFile(filepath.Join(c.root, name), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return root
+}
+
+func startContainer(t testing.TB, root string, actions ...string) *container {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &container{root: root}
 	c.command = exec.Command(self, append([]string{c.root}, actions...)...)
 	c.command.Env = []string{roleVariable + "=runtime"}
 	c.command.Stderr = &c.output

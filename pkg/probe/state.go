@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -33,17 +34,21 @@ type Stats struct {
 // Counts calls visit for each fact that is counted: the Record's ID, how often it
 // was seen, first and last. A fact that is added meanwhile may be left out.
 func (p *Probe) Counts(visit func(id, count uint64, first, last time.Time)) error {
-	return p.eachSeen(func(_ *ebpf.Map, _ any, _ uint32, s *bpf.FloorSeen) {
+	return p.eachSeen(func(_ *ebpf.Map, _ any, _ uint64, s *bpf.FloorSeen) {
 		visit(s.Id, s.Count, wallTime(s.First), wallTime(s.Last))
 	})
 }
 
-// Syscalls gives what was called so far, by mount namespace.
+// Syscalls gives what was called so far, by mount namespace: the latest that has
+// the inode number, should the kernel have given it to another meanwhile.
 func (p *Probe) Syscalls() (map[uint32][]SyscallSet, error) {
 	all := map[uint32][]SyscallSet{}
-	err := each(p.collection.Maps["namespaces"], func(mntns *uint32, ns *bpf.FloorNamespace) {
-		if ns.Ignored == 0 {
-			all[*mntns] = append(syscallSets(&ns.Called, false), syscallSets(&ns.CalledByRuntime, true)...)
+	newest := map[uint32]uint64{}
+	err := each(p.collection.Maps["namespaces"], func(number *uint64, ns *bpf.FloorNamespace) {
+		inode := uint32(*number)
+		if ns.Ignored == 0 && *number >= newest[inode] {
+			newest[inode] = *number
+			all[inode] = append(syscallSets(&ns.Called, false), syscallSets(&ns.CalledByRuntime, true)...)
 		}
 	})
 	if err != nil {
@@ -103,24 +108,50 @@ func (p *Probe) Lost() (map[string]uint64, error) {
 	return lost, nil
 }
 
-// Ignore stops observing a mount namespace, or keeps from starting to.
+// Ignore stops observing the mount namespace that has this inode number now. One
+// that was not seen yet is ignored from its first sight on, and then so is every
+// later one of the number.
 func (p *Probe) Ignore(mntns uint32) error {
-	if err := p.collection.Maps["namespaces"].Put(mntns, &bpf.FloorNamespace{Ignored: 1}); err != nil {
+	numbers, err := p.numbers(mntns)
+	if err != nil {
+		return fmt.Errorf("ignore mount namespace %d: %w", mntns, err)
+	}
+	if len(numbers) == 0 {
+		err = p.collection.Maps["ignored"].Put(mntns, uint8(1))
+	} else {
+		err = p.collection.Maps["namespaces"].Put(slices.Max(numbers), &bpf.FloorNamespace{Ignored: 1})
+	}
+	if err != nil {
 		return fmt.Errorf("ignore mount namespace %d: %w", mntns, err)
 	}
 	return nil
 }
 
 // Forget removes everything that is kept for a mount namespace: for one that is
-// gone, so that its room can be used, or to have what happens there recorded anew.
+// gone, so that its room can be used, or to have what happens there recorded
+// anew. Where the kernel has given its inode number to another meanwhile, what is
+// kept for that one stays.
 func (p *Probe) Forget(mntns uint32) error {
 	type entry struct {
 		m   *ebpf.Map
 		key any
 	}
 	var entries []entry
-	err := p.eachSeen(func(m *ebpf.Map, key any, ns uint32, _ *bpf.FloorSeen) {
-		if ns == mntns {
+	numbers, err := p.numbers(mntns)
+	if err != nil {
+		return fmt.Errorf("forget mount namespace %d: %w", mntns, err)
+	}
+	var keep uint64
+	if len(numbers) > 1 {
+		keep = slices.Max(numbers)
+	}
+	for _, number := range numbers {
+		if number != keep {
+			entries = append(entries, entry{p.collection.Maps["namespaces"], number})
+		}
+	}
+	err = p.eachSeen(func(m *ebpf.Map, key any, number uint64, _ *bpf.FloorSeen) {
+		if uint32(number) == mntns && number != keep {
 			entries = append(entries, entry{m, key})
 		}
 	})
@@ -132,10 +163,19 @@ func (p *Probe) Forget(mntns uint32) error {
 			return fmt.Errorf("forget mount namespace %d: %w", mntns, err)
 		}
 	}
-	if err := p.collection.Maps["namespaces"].Delete(mntns); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("forget mount namespace %d: %w", mntns, err)
-	}
 	return nil
+}
+
+// numbers gives the kernel side's numbers of the namespaces that were seen with an
+// inode number.
+func (p *Probe) numbers(mntns uint32) ([]uint64, error) {
+	var numbers []uint64
+	err := each(p.collection.Maps["namespaces"], func(number *uint64, _ *bpf.FloorNamespace) {
+		if uint32(*number) == mntns {
+			numbers = append(numbers, *number)
+		}
+	})
+	return numbers, err
 }
 
 // Stats tell how much of the probe's room is in use. It reads whole maps: not to
@@ -154,15 +194,15 @@ func (p *Probe) Stats() (Stats, error) {
 		}
 	}
 	err := errors.Join(
-		p.eachSeen(func(m *ebpf.Map, _ any, _ uint32, _ *bpf.FloorSeen) { add(m) }),
-		each(p.collection.Maps["namespaces"], func(*uint32, *bpf.FloorNamespace) { add(p.collection.Maps["namespaces"]) }),
+		p.eachSeen(func(m *ebpf.Map, _ any, _ uint64, _ *bpf.FloorSeen) { add(m) }),
+		each(p.collection.Maps["namespaces"], func(*uint64, *bpf.FloorNamespace) { add(p.collection.Maps["namespaces"]) }),
 	)
 	return s, err
 }
 
 // eachSeen visits every entry of the maps that count. What the pointers point to
 // is the visitor's to keep.
-func (p *Probe) eachSeen(visit func(m *ebpf.Map, key any, mntns uint32, s *bpf.FloorSeen)) error {
+func (p *Probe) eachSeen(visit func(m *ebpf.Map, key any, number uint64, s *bpf.FloorSeen)) error {
 	processes, files := p.collection.Maps["processes"], p.collection.Maps["files"]
 	sockets, capabilities := p.collection.Maps["sockets"], p.collection.Maps["capabilities"]
 	return errors.Join(
