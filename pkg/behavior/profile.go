@@ -76,11 +76,12 @@ func (p Profile) Observed() []Observed {
 	return list
 }
 
-// Count is the number of distinct facts of one kind.
+// Count is the number of distinct facts of one kind that the container itself
+// made, not its runtime.
 func (p Profile) Count(k Kind) int {
 	n := 0
 	for f := range p.Facts {
-		if f.Kind == k {
+		if f.Kind == k && !f.Runtime {
 			n++
 		}
 	}
