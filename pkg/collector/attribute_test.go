@@ -3,6 +3,7 @@
 package collector
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -315,6 +316,38 @@ func TestTheRuntimesOwnProcessNumbersAreNoFacts(t *testing.T) {
 	} {
 		if got := withoutPID(path); got != want {
 			t.Errorf("%s becomes %s, want %s", path, got, want)
+		}
+	}
+}
+
+func TestTheLinkerOfAProgramThatWasGoneComesFromTheSameImage(t *testing.T) {
+	b := newBench(t, DefaultLimits())
+	p := runs("/app")
+	b.pod("a", uidA, b.clock, [2]string{"web", idA})
+	b.procs.process("100", 77, cgroupOf(uidA, idA))
+	b.sees(77, 100, p)
+	l := <-b.lookups
+	b.found(l, "", errors.New("gone"))
+	if err := b.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	if lost := b.store.containers[idA].wire(b.clock).Lost; len(lost) != 1 {
+		t.Errorf("lost is %v", lost)
+	}
+	b.procs.process("200", 78, cgroupOf(uidB, idB)) // its container is named later
+	b.sees(78, 200, p)
+	l = <-b.lookups
+	b.found(l, "/lib/ld.so", nil)
+	b.pod("b", uidB, b.clock, [2]string{"web", idB})
+	b.pass(time.Second)
+	if err := b.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	linker := behavior.Fact{Kind: behavior.File, Exe: "/app", Path: "/lib/ld.so", Access: behavior.Read}
+	for _, id := range []string{idA, idB} {
+		b.want(id, p, linker)
+		if lost := b.store.containers[id].wire(b.clock).Lost; len(lost) != 0 {
+			t.Errorf("container %.4s lost %v", id, lost)
 		}
 	}
 }

@@ -174,6 +174,7 @@ func (c *Collector) refresh() error {
 			c.keepSyscalls(n, now)
 		}
 	}
+	c.relink()
 	return errors.Join(err, callsErr)
 }
 

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,22 +21,61 @@ import (
 
 // lookup asks for the ELF interpreter of a program that a container runs.
 type lookup struct {
-	container *container
-	mountNS   uint32
-	pids      []int // processes through whose root to look, the best first
-	fact      behavior.Fact
-	at        time.Time
+	program
+	space *namespace
+	pids  []int // processes through whose root to look, the best first
 }
 
-// maxRoots bounds the processes whose root is tried for one lookup.
-const maxRoots = 8
+// program is one run of a program, by the fact that tells of it.
+type program struct {
+	fact behavior.Fact
+	at   time.Time
+}
 
-// ask queues a lookup. The caller holds the lock.
-func (c *Collector) ask(l lookup) {
+// linkers is what is known of the interpreters of programs, by escaped path.
+type linkers struct {
+	known map[string]string // empty for a static program
+	// unknown are programs whose processes were gone before they could be looked
+	// at.
+	unknown []program
+}
+
+func (l *linkers) learn(exe, path string) {
+	if l.known == nil {
+		l.known = map[string]string{}
+	}
+	l.known[exe] = path
+}
+
+// Bounds of the lookups of one mount namespace, and of the processes whose root
+// is tried for one of them.
+const (
+	maxPrograms = 4096
+	maxRoots    = 8
+)
+
+// ask queues a lookup at once, before it is known whose the program is: it may
+// be gone soon. The caller holds the lock.
+func (c *Collector) ask(n *namespace, pids []int, f behavior.Fact, at time.Time) {
+	host := n.sure && n.place.container == ""
+	// Other paths are in no file system of the container.
+	if f.Kind != behavior.Process || f.Runtime || host || n.asked[f] || !strings.HasPrefix(f.Path, "/") {
+		return
+	}
+	l := lookup{program: program{f, at}, space: n, pids: pids}
+	if len(n.asked) >= maxPrograms {
+		c.lost["dynamic linkers of programs not looked up"]++
+		return
+	}
+	if n.asked == nil {
+		n.asked = map[behavior.Fact]bool{}
+	}
+	n.asked[f] = true
 	select {
 	case c.lookups <- l:
 	default:
-		l.container.lose("dynamic linker of a program not looked up", 1)
+		n.linkers.unknown = append(n.linkers.unknown, l.program)
+		c.claim(n)
 	}
 }
 
@@ -48,23 +89,77 @@ func (c *Collector) interpreters(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case l := <-c.lookups:
-			path, err := "", error(nil)
-			if strings.HasPrefix(l.fact.Path, "/") { // others are in no file system of the container
-				path, err = c.proc.interpreter(l)
-			}
-			c.mu.Lock()
-			switch {
-			case err != nil:
-				l.container.lose("dynamic linker of a program that was gone", 1)
-			case path != "":
-				for _, exe := range []string{l.fact.Path, l.fact.Parent} {
-					if exe != "" {
-						c.store.add(l.container, behavior.Fact{Kind: behavior.File, Exe: exe, Path: path, Access: behavior.Read}, 0, l.at)
-					}
-				}
-			}
-			c.mu.Unlock()
+			path, err := c.proc.interpreter(l)
+			c.found(l, path, err)
 		}
+	}
+}
+
+// found takes in what a lookup ended in.
+func (c *Collector) found(l lookup, path string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := l.space
+	if n.foreign {
+		return
+	}
+	if err != nil {
+		n.linkers.unknown = append(n.linkers.unknown, l.program)
+	} else {
+		n.linkers.learn(l.fact.Path, path)
+		for _, f := range l.reads(path) {
+			c.deliver(n, Record{MountNS: n.number, Time: l.at, Fact: f})
+		}
+	}
+	c.claim(n)
+}
+
+// reads are the facts that follow from a program with an interpreter.
+func (p program) reads(path string) []behavior.Fact {
+	var facts []behavior.Fact
+	for _, exe := range []string{p.fact.Path, p.fact.Parent} {
+		if exe != "" && path != "" {
+			facts = append(facts, behavior.Fact{Kind: behavior.File, Exe: exe, Path: path, Access: behavior.Read})
+		}
+	}
+	return facts
+}
+
+// claim gives what the namespace's lookups found to its container, if it is
+// known.
+func (c *Collector) claim(n *namespace) {
+	if n.container == nil {
+		return
+	}
+	for exe, path := range n.linkers.known {
+		n.container.linkers.learn(exe, path)
+	}
+	n.container.linkers.unknown = append(n.container.linkers.unknown, n.linkers.unknown...)
+	n.linkers = linkers{}
+}
+
+// relink finds the interpreters of programs that were gone in containers of the
+// same image, whose digest says that they hold the same. What stays unknown is a
+// loss of the container.
+func (c *Collector) relink() {
+	known := map[string]map[string]string{}
+	for _, k := range c.store.containers {
+		if !strings.Contains(k.info.image, "@") {
+			continue
+		}
+		if known[k.info.image] == nil {
+			known[k.info.image] = map[string]string{}
+		}
+		maps.Copy(known[k.info.image], k.linkers.known)
+	}
+	for _, k := range c.store.containers {
+		k.linkers.unknown = slices.DeleteFunc(k.linkers.unknown, func(p program) bool {
+			path, ok := known[k.info.image][p.fact.Path]
+			for _, f := range p.reads(path) {
+				c.store.add(k, f, 0, p.at)
+			}
+			return ok
+		})
 	}
 }
 
@@ -86,7 +181,7 @@ func (p proc) interpreter(l lookup) (string, error) {
 		if at, linkErr := os.Readlink(root); linkErr != nil || at != "/" {
 			continue
 		}
-		if ns, nsErr := p.mountNSOf(pid); nsErr != nil || ns != l.mountNS {
+		if ns, nsErr := p.mountNSOf(pid); nsErr != nil || ns != l.space.number {
 			continue
 		}
 		var path string

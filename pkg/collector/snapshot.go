@@ -286,11 +286,11 @@ func (c *Collector) takeSnapshots(now time.Time) error {
 	due := c.snapshots
 	c.snapshots = nil
 	pids := map[*container][]int{}
-	spaces := map[*container]uint32{}
+	spaces := map[*container]*namespace{}
 	for _, n := range c.spaces {
 		if n.container != nil {
 			pids[n.container] = append(pids[n.container], n.pids...)
-			spaces[n.container] = n.number
+			spaces[n.container] = n
 		}
 	}
 	due = slices.DeleteFunc(due, func(k *container) bool { return k.start })
@@ -303,8 +303,9 @@ func (c *Collector) takeSnapshots(now time.Time) error {
 			k.lose(reason, n)
 		}
 		for f := range s.facts {
-			if c.store.add(k, f, 0, now) && f.Kind == behavior.Process {
-				c.ask(lookup{container: k, mountNS: spaces[k], pids: list, fact: f, at: now})
+			c.store.add(k, f, 0, now)
+			if n := spaces[k]; n != nil {
+				c.ask(n, list, f, now)
 			}
 		}
 		c.mu.Unlock()

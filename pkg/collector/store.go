@@ -51,6 +51,7 @@ type container struct {
 	start   bool      // its first program was seen to start
 	entries map[behavior.Fact]*entry
 	lost    map[string]uint64
+	linkers linkers
 }
 
 func (c *container) lose(reason string, n uint64) {
@@ -215,9 +216,16 @@ func (c *container) wire(now time.Time) wire.Container {
 	if to.IsZero() {
 		to = now
 	}
+	lost := maps.Clone(c.lost)
+	if n := len(c.linkers.unknown); n > 0 {
+		if lost == nil {
+			lost = map[string]uint64{}
+		}
+		lost["dynamic linker of a program that was gone"] = uint64(n)
+	}
 	return wire.Container{
 		Namespace: behavior.Escape(c.info.namespace), Pod: behavior.Escape(c.info.pod), UID: behavior.Escape(c.info.uid),
 		Name: behavior.Escape(c.info.name), ID: behavior.Escape(c.info.id), Image: behavior.Escape(c.info.image),
-		From: c.from.UTC(), To: to.UTC(), Start: c.start, Lost: maps.Clone(c.lost),
+		From: c.from.UTC(), To: to.UTC(), Start: c.start, Lost: lost,
 	}
 }

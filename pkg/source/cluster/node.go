@@ -195,14 +195,9 @@ func (k *pulled) merge(c wire.Container) {
 	if c.From.Before(from) {
 		from = c.From
 	}
-	start, lost := k.Start || c.Start, map[string]uint64{}
-	for _, from := range []map[string]uint64{k.Lost, c.Lost} {
-		for reason, count := range from {
-			lost[reason] = max(lost[reason], count)
-		}
-	}
-	k.Container = c
-	k.From, k.Start, k.Lost, k.Facts = from, start, lost, nil
+	start := k.Start || c.Start
+	k.Container = c // losses too: some are made good later
+	k.From, k.Start, k.Facts = from, start, nil
 }
 
 func mergeObservations(a, b wire.Observation) wire.Observation {

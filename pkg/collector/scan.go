@@ -1,0 +1,232 @@
+//go:build linux
+
+package collector
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+)
+
+// scan looks at all processes: it finds containers that ran before, learns which
+// namespaces are gone, and decides about those whose container is not known.
+func (c *Collector) scan() error {
+	found, err := c.proc.scan(func(ns uint32) bool { return c.home[ns] })
+	if err != nil {
+		return err
+	}
+	now := c.now()
+	for _, number := range c.stale(found, now) {
+		if err := c.probe.Forget(number); err != nil {
+			return err
+		}
+	}
+	if err := c.settle(now); err != nil {
+		return err
+	}
+	return c.takeSnapshots(now)
+}
+
+// stale updates what is known by what a scan found, and lists the numbers that
+// the kernel side must forget.
+func (c *Collector) stale(found map[uint32]*mountNS, now time.Time) []uint32 {
+	if c.anyGone(found, now) {
+		// Their last counts, before they are forgotten.
+		c.problem("refresh counts", c.refresh())
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var forget []uint32
+	for number, was := range c.ignored {
+		m := found[number]
+		if m != nil && m.place == was {
+			continue
+		}
+		delete(c.ignored, number)
+		forget = append(forget, number)
+		if m != nil {
+			c.meet(number, now).late = true
+		}
+	}
+	for number, n := range c.spaces {
+		if vanished(n, found[number], now) {
+			c.end(n)
+			forget = append(forget, number)
+		}
+	}
+	for number, m := range found {
+		if _, ignored := c.ignored[number]; ignored {
+			continue
+		}
+		n := c.spaces[number]
+		if n == nil {
+			n = c.meet(number, now)
+		}
+		n.pids = m.pids
+		if n.container == nil && (!n.sure || n.unplaced(now)) {
+			n.place, n.sure = m.place, true
+		}
+	}
+	return forget
+}
+
+func (c *Collector) anyGone(found map[uint32]*mountNS, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for number, n := range c.spaces {
+		if vanished(n, found[number], now) {
+			return true
+		}
+	}
+	return false
+}
+
+// vanished tells whether a namespace has no process any more, or is another one
+// under the same number. One that is younger than a scan is given time.
+func vanished(n *namespace, m *mountNS, now time.Time) bool {
+	if m == nil {
+		return len(n.pids) > 0 || now.Sub(n.since) >= 2*scanEvery
+	}
+	if n.container != nil {
+		return m.place.container != "" && m.place.container != n.container.info.id
+	}
+	return n.sure && m.place != n.place && !n.unplaced(now)
+}
+
+// unplaced tells whether a process may still be on its way into its control group.
+func (n *namespace) unplaced(now time.Time) bool {
+	return n.container == nil && n.place == (place{}) && now.Sub(n.since) < 2*scanEvery
+}
+
+// end takes the namespace out of those that run.
+func (c *Collector) end(n *namespace) {
+	delete(c.spaces, n.number)
+	n.ended, n.pids = true, nil
+	if n.container == nil {
+		if n.foreign {
+			return
+		}
+		if len(n.pending) > 0 || len(n.syscalls) > 0 {
+			c.limbo = append(c.limbo, n)
+		}
+		return
+	}
+	for _, other := range c.spaces {
+		if other.container == n.container {
+			return
+		}
+	}
+	n.container.to = cmp.Or(n.container.info.finished, c.now())
+	c.store.forgetIDs(n.container)
+}
+
+// verdict says what becomes of a namespace without a container.
+type verdict int
+
+const (
+	wait       verdict = iota // the API server may still name it
+	ours                      // as wait, and it is a pod's of this node
+	foreign                   // no container of a pod of this node
+	unknowable                // nobody will ever know
+)
+
+// judge decides about a namespace that resolve knows no container for.
+func (c *Collector) judge(n *namespace, now time.Time) verdict {
+	age := now.Sub(n.since)
+	synced, _ := c.pods.state()
+	known, complete := c.pods.pod(n.place.pod)
+	switch {
+	case n.place == place{} && n.sure:
+		if age < hostGrace {
+			return wait
+		}
+		return foreign
+	case !synced:
+		return wait
+	case known && !complete:
+		return ours
+	case n.place.pod != "" || n.sure:
+		// A sandbox, another node's container on a shared kernel, or a
+		// container that no kubelet made.
+		if age < podGrace {
+			return wait
+		}
+		return foreign
+	case age < blindGrace:
+		return ours
+	}
+	return unknowable
+}
+
+// settle decides about all namespaces whose container is not known.
+func (c *Collector) settle(now time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, number := range slices.Sorted(maps.Keys(c.spaces)) {
+		n := c.spaces[number]
+		if n.container != nil {
+			c.update(n.container)
+			continue
+		}
+		if n.foreign || c.resolve(n) || c.judge(n, now) != foreign {
+			continue
+		}
+		c.drop(n)
+		n.foreign, n.syscalls = true, nil
+		if n.place.container != "" {
+			// Not ignored in the kernel: a sandbox does nothing, and a container
+			// that came to have its number would start unseen.
+			continue
+		}
+		delete(c.spaces, number)
+		c.ignored[number] = n.place
+		if err := c.probe.Ignore(number); err != nil {
+			return err
+		}
+	}
+	c.limbo = slices.DeleteFunc(c.limbo, func(n *namespace) bool {
+		if c.resolve(n) {
+			n.container.to = cmp.Or(n.container.to, now)
+			return true
+		}
+		switch c.judge(n, now) {
+		case unknowable:
+			c.unattributed += uint64(len(n.pending))
+		case foreign:
+		default:
+			return false
+		}
+		c.drop(n)
+		n.foreign = true
+		return true
+	})
+	return nil
+}
+
+// update takes over what the API server has learned of a container since.
+func (c *Collector) update(k *container) {
+	info, ok := c.pods.container(k.info.id)
+	if !ok {
+		return
+	}
+	k.info = info
+}
+
+// waiting counts pending records that may be those of a pod of this node.
+func (c *Collector) waiting() uint64 {
+	var total uint64
+	now := c.now()
+	count := func(n *namespace) {
+		if n.container == nil && c.judge(n, now) == ours {
+			total += uint64(len(n.pending))
+		}
+	}
+	for _, n := range c.spaces {
+		count(n)
+	}
+	for _, n := range c.limbo {
+		count(n)
+	}
+	return total
+}
