@@ -54,6 +54,7 @@ type Probe struct {
 	links      []link.Link
 	reader     *ringbuf.Reader
 	features   Features
+	walksDeep  bool // the kernel has bpf_loop: paths of more than 500 directories fit
 }
 
 // optionalTracepoints are those that a supported kernel may lack: program to name.
@@ -147,7 +148,8 @@ func (p *Probe) load(o Options) error {
 	if err := kernel.TypeByName("bpf_func_id", &helpers); err != nil {
 		return fmt.Errorf("find helper functions: %w", err)
 	}
-	if !slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_loop" }) {
+	p.walksDeep = slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_loop" })
+	if !p.walksDeep {
 		withoutCallbacks(spec)
 	}
 	// A variable that Go maps into memory would keep its map alive after Close.
