@@ -19,7 +19,7 @@ import (
 // Exit codes of every command.
 const (
 	ExitDone   = 0   // done, or nothing to do
-	ExitNotYet = 1   // a gate said not yet: nothing was changed
+	ExitNotYet = 1   // promote: not yet, nothing was changed; uninstall: something remains
 	ExitError  = 2   // something went wrong; the message says what
 	ExitSignal = 130 // interrupted; what was begun has been taken back
 )
@@ -71,7 +71,7 @@ anything is denied, the policies are judged against a fresh observation.`,
   kubectl autopolicy rollback -n shop`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args:          knownCommand,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	// kubectl finds a plugin by its file name and users type "kubectl autopolicy".
@@ -109,9 +109,14 @@ func (a *app) fail(ctx context.Context, err error) int {
 		fmt.Fprintln(a.ErrOut, "interrupted")
 		return ExitSignal
 	}
+	a.tell(err)
+	return ExitError
+}
+
+// tell prints an error, and what the user can do about it.
+func (a *app) tell(err error) {
 	fmt.Fprintln(a.ErrOut, "error: "+printable(err.Error()))
 	for _, h := range hints(err) {
 		fmt.Fprintln(a.ErrOut, "hint: "+printable(h))
 	}
-	return ExitError
 }

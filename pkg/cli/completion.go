@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -22,7 +24,12 @@ func (a *app) completion() *cobra.Command {
 		Use:       "completion bash|zsh|fish|powershell|install",
 		Short:     "Print a completion script, or install completion for 'kubectl autopolicy'",
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell", "install"},
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 || !slices.Contains(c.ValidArgs, args[0]) {
+				return fmt.Errorf("completion %s: want one of %s", strings.Join(args, " "), strings.Join(c.ValidArgs, ", "))
+			}
+			return nil
+		},
 		Long: `Print a completion script for a shell, or install completion for
 'kubectl autopolicy'.
 
@@ -57,7 +64,7 @@ func (a *app) installCompletion(dir string) error {
 	}
 	name := filepath.Join(dir, completionShim)
 	if err := os.WriteFile(name, []byte(completionShimText), 0o755); err != nil {
-		return fmt.Errorf("install completion: %w", err)
+		return hinted(fmt.Errorf("install completion: %w", err), "give --dir with a folder that exists and that you may write to")
 	}
 	fmt.Fprintf(a.ErrOut, "wrote %s\n", name)
 	return nil

@@ -1,98 +1,19 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/yaml"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/gitops"
 )
 
 // flagOf is pflag's flag, named here so that only this file knows the package.
 type flagOf = pflag.Flag
-
-const (
-	configVersion = "autopolicy.dev/v1alpha1"
-	configKind    = "Config"
-	configFile    = "autopolicy.yaml"
-	defaultPath   = "autopolicy"
-)
-
-// config is autopolicy.yaml. A flag that was given wins over it.
-type config struct {
-	APIVersion string          `json:"apiVersion"`
-	Kind       string          `json:"kind"`
-	Repository string          `json:"repository,omitempty"`
-	Branch     string          `json:"branch,omitempty"`
-	Path       string          `json:"path,omitempty"`
-	Engines    []string        `json:"engines,omitempty"`
-	Author     configAuthor    `json:"author,omitzero"`
-	SSH        configSSH       `json:"ssh,omitzero"`
-	Collector  configCollector `json:"collector,omitzero"`
-}
-
-type configAuthor struct {
-	Name  string `json:"name"`
-	Email string `json:"email"`
-}
-
-type configSSH struct {
-	Key        string `json:"key,omitempty"`
-	KnownHosts string `json:"knownHosts,omitempty"`
-}
-
-type configCollector struct {
-	Image string `json:"image,omitempty"`
-}
-
-// readConfig reads the file that the user named, or autopolicy.yaml in the
-// working folder where there is one.
-func readConfig(name string) (config, error) {
-	c := config{APIVersion: configVersion, Kind: configKind}
-	given := name != ""
-	if !given {
-		name = configFile
-	}
-	data, err := os.ReadFile(name)
-	switch {
-	case !given && errors.Is(err, fs.ErrNotExist):
-		return c, nil
-	case err != nil:
-		return c, fmt.Errorf("read configuration: %w", err)
-	}
-	if err := yaml.UnmarshalStrict(data, &c); err != nil {
-		return c, hinted(fmt.Errorf("read configuration %s: %s", name, yamlReason(err)),
-			"the fields are apiVersion, kind, repository, branch, path, engines, author, ssh and collector; see docs/configuration.md")
-	}
-	if c.APIVersion != configVersion || c.Kind != configKind {
-		return c, hinted(fmt.Errorf("read configuration %s: it is %q %q", name, c.APIVersion, c.Kind),
-			fmt.Sprintf("begin it with apiVersion: %s and kind: %s", configVersion, configKind))
-	}
-	// Files beside the configuration are named relative to it.
-	for _, p := range []*string{&c.SSH.Key, &c.SSH.KnownHosts} {
-		if *p != "" && !filepath.IsAbs(*p) {
-			*p = filepath.Join(filepath.Dir(name), *p)
-		}
-	}
-	return c, nil
-}
-
-// yamlReason drops what the libraries say of their own way to the mistake.
-func yamlReason(err error) string {
-	text := err.Error()
-	for _, prefix := range []string{"error unmarshaling JSON: ", "error converting YAML to JSON: ", "while decoding JSON: ", "yaml: ", "json: "} {
-		text = strings.TrimPrefix(text, prefix)
-	}
-	return text
-}
 
 // repositoryFlags are the flags of every command that reads or writes git.
 type repositoryFlags struct {
@@ -131,7 +52,7 @@ func (f *repositoryFlags) merge(c config) error {
 		return hinted(errNoRepository, "give --repo, or put 'repository: URL' into "+configFile)
 	}
 	if clean := path.Clean(f.path); path.IsAbs(f.path) || clean == ".." || strings.HasPrefix(clean, "../") || strings.Contains(f.path, `\`) {
-		return fmt.Errorf("--path %q: want a folder inside the repository, with forward slashes", f.path)
+		return fmt.Errorf("path %q: want a folder inside the repository, with forward slashes", f.path)
 	}
 	f.path = path.Clean(f.path)
 	return nil

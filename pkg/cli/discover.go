@@ -48,7 +48,7 @@ learned before. What learned nothing new makes no commit.
 
   # Print what would be deployed to the cluster, and deploy nothing
   kubectl autopolicy discover -n shop --print-only`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.Context()) },
 	}
 	flags := c.Flags()
@@ -78,6 +78,11 @@ func (o *discoverOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer f.close()
+	if !o.overwrite { // which may be what puts the tree right
+		if err := f.usable(s); err != nil {
+			return err
+		}
+	}
 	profiles, err := o.observe(ctx, s)
 	if err != nil {
 		return err
@@ -88,7 +93,7 @@ func (o *discoverOptions) run(ctx context.Context) error {
 	}
 	plan, err := decide(f.tree)
 	if err != nil {
-		return err
+		return f.blame(err)
 	}
 	return o.conclude(ctx, s, f, plan, decide, &o.output)
 }

@@ -75,7 +75,7 @@ func (o *explainOptions) run(ctx context.Context, arg string) error {
 	defer f.close()
 	x, err := rollout.Explain(s.input(f.tree, nil, f), w.Slug())
 	if err != nil {
-		return err
+		return f.blame(err)
 	}
 	if o.rule != "" {
 		x.Rules = slices.DeleteFunc(x.Rules, func(r rollout.Explained) bool { return !strings.Contains(r.String(), o.rule) })

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/source/cluster"
@@ -55,15 +56,35 @@ func (f *observeFlags) complete(c config) error {
 
 // options says what to observe, and with what.
 func (s *setup) options() (cluster.Options, error) {
-	config, err := s.app.kube.ToRESTConfig()
+	config, err := s.app.restConfig()
 	if err != nil {
-		return cluster.Options{}, hinted(fmt.Errorf("read kubeconfig: %w", err), "name a cluster with --kubeconfig and --context, as for kubectl")
+		return cluster.Options{}, err
 	}
 	config.UserAgent = "kubectl-autopolicy/" + s.app.version
 	return cluster.Options{
 		Config: config, Namespace: s.namespace, Version: s.app.version, Image: s.observer.image, By: deployer(),
 		Deadline: s.observer.wait + s.observer.duration + s.observer.grace, NodeTimeout: s.observer.wait, Now: s.app.now,
 	}, nil
+}
+
+// restConfig says how to reach the cluster. Where nothing names one, client-go
+// would try a port of this machine; that is an error here.
+func (a *app) restConfig() (*rest.Config, error) {
+	const hint = "name a cluster with --kubeconfig and --context, as for kubectl"
+	loader := a.kube.ToRawKubeConfigLoader()
+	raw, err := loader.RawConfig()
+	if err != nil {
+		return nil, hinted(fmt.Errorf("read kubeconfig: %w", err), hint)
+	}
+	_, outside := rest.InClusterConfig()
+	if len(raw.Clusters) == 0 && *a.kube.APIServer == "" && outside != nil {
+		return nil, hinted(errNoCluster, hint)
+	}
+	config, err := loader.ClientConfig()
+	if err != nil {
+		return nil, hinted(fmt.Errorf("read kubeconfig: %w", err), hint)
+	}
+	return config, nil
 }
 
 // deployer names the person for whoever meets the collector in the cluster.

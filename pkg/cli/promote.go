@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/rollout"
@@ -84,9 +85,15 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 	if len(f.tree) == 0 {
 		return hinted(fmt.Errorf("%s has no policies for namespace %s", f.where(), s.namespace), "run 'kubectl autopolicy discover' first")
 	}
-	profiles, err := o.observe(ctx, s)
+	already, err := o.foresee(s, f, opts)
 	if err != nil {
 		return err
+	}
+	var profiles behavior.Profiles
+	if !already {
+		if profiles, err = o.observe(ctx, s); err != nil {
+			return err
+		}
 	}
 	var verdicts rollout.Verdicts
 	decide := func(t overlay.Tree) (plan rollout.Plan, err error) {
@@ -94,15 +101,31 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 		return plan, err
 	}
 	plan, err := decide(f.tree)
-	if err == nil {
+	if err == nil && !already {
 		s.progress.say("judged %s: %d allowed, %d denied", number(verdicts.Facts, "fact"), verdicts.Allowed, verdicts.Denied)
+	}
+	if err == nil {
 		err = o.conclude(ctx, s, f, plan, decide, &o.output)
 	}
 	var notYet *rollout.NotYetError
 	if errors.As(err, &notYet) {
 		return o.notYet(notYet)
 	}
-	return err
+	return f.blame(err)
+}
+
+// foresee finds what no observation would change: a tree that cannot be used, a
+// workload that it does not have, or that everything is at the stage already.
+func (o *promoteOptions) foresee(s *setup, f *folder, opts rollout.PromoteOptions) (already bool, err error) {
+	if err := f.usable(s); err != nil {
+		return false, err
+	}
+	plan, _, err := rollout.Promote(s.input(f.tree, nil, f), opts)
+	var notYet *rollout.NotYetError
+	if errors.As(err, &notYet) {
+		return false, nil
+	}
+	return err == nil && plan.Empty(), err
 }
 
 // refusal is a gate's "not yet" in the form that programs read.

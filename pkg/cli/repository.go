@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/gitops"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/rollout"
@@ -40,6 +41,33 @@ func (a *app) open(ctx context.Context, f repositoryFlags, namespace string, wri
 		return nil, errors.Join(fmt.Errorf("read %s of repository %s: %w", o.dir, repository.URL(), err), repository.Close())
 	}
 	return o, nil
+}
+
+// blame says in which folder of the repository the file is that an error is about.
+func (f *folder) blame(err error) error {
+	var file *overlay.InvalidError
+	var object *engine.InvalidError
+	var mismatch *rollout.StageMismatchError
+	if errors.As(err, &file) || errors.As(err, &object) || errors.As(err, &mismatch) {
+		return fmt.Errorf("folder %s of repository %s: %w", f.dir, f.repository.URL(), err)
+	}
+	return err
+}
+
+// usable tells whether plans can be made from the folder as it stands, before
+// anybody observes for an hour to learn that they cannot.
+func (f *folder) usable(s *setup) error {
+	if len(f.tree) == 0 {
+		return nil
+	}
+	if err := overlay.Check(f.tree); err != nil {
+		return f.blame(err)
+	}
+	_, err := rollout.Discover(s.input(f.tree, nil, f), rollout.DiscoverOptions{})
+	if errors.Is(err, rollout.ErrNothingObserved) {
+		return nil
+	}
+	return f.blame(err)
 }
 
 func (f *folder) close() { f.repository.Close() }

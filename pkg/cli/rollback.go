@@ -33,7 +33,7 @@ for byte, with a commit. What people own (custom/ and decisions.yaml) stays.
 
   # Show what that would change
   kubectl autopolicy rollback -n shop --dry-run`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.Context()) },
 	}
 	o.repository.add(c.Flags())
@@ -60,7 +60,7 @@ func (o *rollbackOptions) run(ctx context.Context) error {
 	}
 	plan, err := decide(f.tree)
 	if err != nil {
-		return err
+		return f.blame(err)
 	}
 	return o.conclude(ctx, s, f, plan, decide, &o.output)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
@@ -70,7 +71,11 @@ func (a *app) setup(observer *observeFlags, decision *decisionFlags, output *out
 	}
 	// This reads the kubeconfig file and asks no server.
 	if s.namespace, _, err = a.kube.ToRawKubeConfigLoader().Namespace(); err != nil {
-		return nil, fmt.Errorf("read kubeconfig: %w", err)
+		return nil, hinted(fmt.Errorf("read kubeconfig: %w", err), "name a kubeconfig file with --kubeconfig, and a context of it with --context")
+	}
+	// The name becomes a folder of the repository.
+	if problems := validation.IsDNS1123Label(s.namespace); len(problems) > 0 {
+		return nil, fmt.Errorf("namespace %q: want lower case letters, digits and dashes, at most 63", s.namespace)
 	}
 	return s, nil
 }

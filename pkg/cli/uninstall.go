@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -19,10 +20,11 @@ func (a *app) uninstall() *cobra.Command {
 deadline. This is for one that was cut off, and you do not want to wait. It ends
 an observation that is under way.
 
- Exit codes: 0 nothing is left, 2 an error or something remains.`,
-		Example: `  kubectl autopolicy uninstall`,
-		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return a.runUninstall(c.Context()) },
+ Exit codes: 0 nothing is left, 1 something remains, 2 an error.`,
+		Example: `  # Remove what is left of a collector in the current context's cluster
+  kubectl autopolicy uninstall`,
+		Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error { return a.runUninstall(c.Context()) },
 	}
 }
 
@@ -44,6 +46,10 @@ func (a *app) runUninstall(ctx context.Context) error {
 	removed, err := source.Remove(ctx)
 	for _, object := range removed {
 		fmt.Fprintln(a.Out, printable(object)+" deleted")
+	}
+	if errors.Is(err, cluster.ErrRemains) {
+		a.tell(err)
+		return &silentError{ExitNotYet}
 	}
 	if err != nil {
 		return err
