@@ -72,7 +72,9 @@ anything is denied, the policies are judged against a fresh observation.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          knownCommand,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		// How many letters a command may be off to be suggested; cobra's own number.
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	// kubectl finds a plugin by its file name and users type "kubectl autopolicy".
 	if strings.HasPrefix(filepath.Base(program), "kubectl-") {

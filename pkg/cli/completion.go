@@ -25,10 +25,11 @@ func (a *app) completion() *cobra.Command {
 		Short:     "Print a completion script, or install completion for 'kubectl autopolicy'",
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell", "install"},
 		Args: func(c *cobra.Command, args []string) error {
-			if len(args) != 1 || !slices.Contains(c.ValidArgs, args[0]) {
-				return fmt.Errorf("completion %s: want one of %s", strings.Join(args, " "), strings.Join(c.ValidArgs, ", "))
+			if len(args) == 1 && slices.Contains(c.ValidArgs, args[0]) {
+				return nil
 			}
-			return nil
+			given := strings.Join(append([]string{c.Name()}, args...), " ")
+			return fmt.Errorf("%s: want one of %s", given, strings.Join(c.ValidArgs, ", "))
 		},
 		Long: `Print a completion script for a shell, or install completion for
 'kubectl autopolicy'.

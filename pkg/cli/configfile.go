@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"sigs.k8s.io/kustomize/kyaml/yaml"
@@ -109,7 +110,12 @@ func yamlReason(err error) error {
 	line := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(text)
 	at := ": "
 	if line != nil {
-		text, at = strings.TrimPrefix(text, line[0]), ":"+line[1]+": "
+		text = strings.TrimPrefix(text, line[0])
+		n, _ := strconv.Atoi(line[1]) // digits, by the expression
+		if strings.HasPrefix(text, "did not find expected") {
+			n++ // the parser counts from 0 where the scanner counts from 1
+		}
+		at = fmt.Sprintf(":%d: ", n)
 	}
 	text = regexp.MustCompile(`^field (.*) not found in type .*$`).ReplaceAllString(text, "unknown field $1")
 	if m := regexp.MustCompile("^cannot unmarshal !!(\\w+)( `.*`)? into (.*)$").FindStringSubmatch(text); m != nil {

@@ -30,6 +30,7 @@ type snapshotsKey struct{}
 // commands are what the stories can say beside testscript's own words.
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
+		"bytes":     rawBytes,
 		"exits":     exits,
 		"plant":     plantCommand,
 		"printable": printable,
@@ -47,6 +48,19 @@ func arguments(ts *testscript.TestScript, neg bool, args []string, least int, us
 	if neg || len(args) < least {
 		ts.Fatalf("usage: %s", usage)
 	}
+}
+
+// rawBytes puts bytes that no script can hold, given as in a Go string, into a
+// file, or into a variable where the name is one that has no dot.
+func rawBytes(ts *testscript.TestScript, neg bool, args []string) {
+	arguments(ts, neg, args, 2, "bytes FILE|VARIABLE TEXT")
+	text, err := strconv.Unquote(`"` + args[1] + `"`)
+	ts.Check(err)
+	if !strings.Contains(args[0], ".") {
+		ts.Setenv(args[0], text)
+		return
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
 }
 
 // exits runs a program and wants this exit code of it.
