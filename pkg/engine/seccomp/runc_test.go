@@ -44,15 +44,16 @@ func TestARuntimeStartsAContainerUnderItsProfile(t *testing.T) {
 			t.Logf("%s is not installed; a container is not started by it", name)
 			continue
 		}
-		started = true
-		t.Run(name, func(t *testing.T) { startUnder(t, path) })
+		t.Run(name, func(t *testing.T) { started = startUnder(t, path) || started })
 	}
 	if !started {
-		t.Skip("neither runc nor crun is installed")
+		t.Skip("neither runc nor crun can start a container here")
 	}
 }
 
-func startUnder(t *testing.T, oci string) {
+// startUnder tells whether the runtime can start containers on this machine: crun
+// 1.8 cannot where cgroup v1 and v2 are both mounted.
+func startUnder(t *testing.T, oci string) bool {
 	cc, err := exec.LookPath("clang")
 	if err != nil {
 		t.Skip("needs clang to build the container's program")
@@ -81,7 +82,8 @@ func startUnder(t *testing.T, oci string) {
 	}
 	quiet := seccomp.Engine{WithoutLog: true}
 	if code, out := start(t, oci, bundle, nil, true); code != 0 {
-		t.Skipf("%s cannot start a container here, even without a profile: %s", oci, out)
+		t.Logf("%s cannot start a container here, even without a profile: %s", oci, out)
+		return false
 	}
 	if err := os.Remove(filepath.Join(bundle, "rootfs/tmp/made")); err != nil {
 		t.Fatal(err)
@@ -100,8 +102,9 @@ func startUnder(t *testing.T, oci string) {
 		for _, privileges := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, no new privileges %t", tt.name, privileges), func(t *testing.T) {
 				got, out := start(t, oci, bundle, tt.profile, privileges)
-				if strings.Contains(out, "flags are not yet supported") {
-					t.Skipf("%s is older than 1.2 and refuses the flag to log", oci)
+				if strings.Contains(out, "flags are not yet supported") && strings.Contains(string(tt.profile), "SECCOMP_FILTER_FLAG_LOG") {
+					t.Logf("%s is older than 1.2 and refuses the flag to log; that is what WithoutLog is for", oci)
+					return
 				}
 				if got != tt.want || out != "started\n" {
 					t.Errorf("exit code %d and output %q, want %d and started", got, out, tt.want)
@@ -112,6 +115,7 @@ func startUnder(t *testing.T, oci string) {
 			}
 		}
 	}
+	return true
 }
 
 func start(t *testing.T, oci, bundle string, profile []byte, noNewPrivileges bool) (int, string) {
