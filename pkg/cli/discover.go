@@ -172,19 +172,7 @@ func report(namespace string, plan rollout.Plan) outcome {
 
 // show prints the table of a plan and what a person has to know beside it.
 func (a *app) show(plan rollout.Plan, wide bool) error {
-	headings := []string{"WORKLOAD", "CONTAINERS", "STAGE", "CHANGE"}
-	for _, k := range behavior.Kinds() {
-		headings = append(headings, strings.ToUpper(kindShort(k)))
-	}
-	headings = append(headings, "RULES", "COVERAGE")
-	var rows [][]string
-	for _, w := range plan.Summary {
-		row := []string{w.Workload.String(), strings.Join(w.Containers, ","), string(w.Stage), string(w.Change)}
-		for _, k := range behavior.Kinds() {
-			row = append(row, fmt.Sprint(w.Facts[k]))
-		}
-		rows = append(rows, append(row, ruleCounts(w.Rules), coverageShort(w.Coverage)))
-	}
+	headings, rows := summaryTable(plan)
 	if len(rows) > 0 {
 		if err := table(a.Out, headings, rows); err != nil {
 			return err
@@ -208,6 +196,32 @@ func (a *app) show(plan rollout.Plan, wide bool) error {
 		fmt.Fprintf(a.ErrOut, "%s on what is not in the policies (shown with -o wide)\n", number(len(plan.Notes), "note"))
 	}
 	return nil
+}
+
+// summaryTable is the workloads of a plan. What was observed has no columns where
+// nothing was: a rollback, or a stage that had begun before.
+func summaryTable(plan rollout.Plan) (headings []string, rows [][]string) {
+	observed := slices.ContainsFunc(plan.Summary, func(w rollout.Summary) bool { return len(w.Coverage) > 0 })
+	headings = []string{"WORKLOAD", "STAGE", "CHANGE"}
+	if observed {
+		headings = []string{"WORKLOAD", "CONTAINERS", "STAGE", "CHANGE"}
+		for _, k := range behavior.Kinds() {
+			headings = append(headings, strings.ToUpper(kindShort(k)))
+		}
+		headings = append(headings, "RULES", "COVERAGE")
+	}
+	for _, w := range plan.Summary {
+		if !observed {
+			rows = append(rows, []string{w.Workload.String(), string(w.Stage), string(w.Change)})
+			continue
+		}
+		row := []string{w.Workload.String(), strings.Join(w.Containers, ","), string(w.Stage), string(w.Change)}
+		for _, k := range behavior.Kinds() {
+			row = append(row, fmt.Sprint(w.Facts[k]))
+		}
+		rows = append(rows, append(row, ruleCounts(w.Rules), coverageShort(w.Coverage)))
+	}
+	return headings, rows
 }
 
 func noteText(n rollout.Note) string {

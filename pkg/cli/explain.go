@@ -13,6 +13,7 @@ import (
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/rollout"
 )
 
@@ -73,6 +74,9 @@ func (o *explainOptions) run(ctx context.Context, arg string) error {
 		return err
 	}
 	defer f.close()
+	if err := f.learned(s); err != nil {
+		return err
+	}
 	x, err := rollout.Explain(s.input(f.tree, nil, f), w.Slug())
 	if err != nil {
 		return f.blame(err)
@@ -80,13 +84,22 @@ func (o *explainOptions) run(ctx context.Context, arg string) error {
 	if o.rule != "" {
 		x.Rules = slices.DeleteFunc(x.Rules, func(r rollout.Explained) bool { return !strings.Contains(r.String(), o.rule) })
 		if len(x.Rules) == 0 {
-			return fmt.Errorf("no rule of %s speaks of %q", w, o.rule)
+			return hinted(fmt.Errorf("no rule of %s speaks of %q", w, o.rule), "leave --rule out to see all rules")
 		}
 	}
 	if o.output.data() {
 		return o.output.write(o.Out, explanation(x))
 	}
 	return o.print(x)
+}
+
+// workloadReport is a workload in the form that programs read.
+type workloadReport struct {
+	Namespace string       `json:"namespace"`
+	Workload  string       `json:"workload"`
+	Stage     policy.Stage `json:"stage"`
+	Rules     []ruleReport `json:"rules"`
+	Notes     []string     `json:"notes,omitempty"`
 }
 
 // ruleReport is a rule in the form that programs read.
@@ -111,8 +124,11 @@ type factReport struct {
 	Evidence behavior.Evidence `json:"evidence"`
 }
 
-func explanation(x rollout.Explanation) []ruleReport {
-	reports := []ruleReport{}
+func explanation(x rollout.Explanation) workloadReport {
+	all := workloadReport{Namespace: x.Workload.Namespace, Workload: x.Workload.String(), Stage: x.Stage, Rules: []ruleReport{}}
+	for _, n := range x.Set.Notes {
+		all.Notes = append(all.Notes, noteText(rollout.Note{Note: n}))
+	}
 	for _, r := range x.Rules {
 		e := r.Evidence()
 		report := ruleReport{
@@ -129,24 +145,28 @@ func explanation(x rollout.Explanation) []ruleReport {
 		for _, o := range r.Facts {
 			report.Facts = append(report.Facts, factReport{o.Fact, o.Fact.String(), o.Evidence})
 		}
-		reports = append(reports, report)
+		all.Rules = append(all.Rules, report)
 	}
-	return reports
+	return all
 }
 
 // print shows the rules as a table; those that --rule chose with every fact.
 func (o *explainOptions) print(x rollout.Explanation) error {
-	reports := explanation(x)
-	fmt.Fprintf(o.Out, "%s in namespace %s, stage %s: %s\n\n", x.Workload, x.Workload.Namespace, x.Stage, number(len(reports), "rule"))
+	all := explanation(x)
+	fmt.Fprintf(o.Out, "%s in namespace %s, stage %s: %s\n\n", all.Workload, all.Namespace, all.Stage, number(len(all.Rules), "rule"))
 	if o.rule != "" {
-		for _, r := range reports {
+		for _, r := range all.Rules {
 			o.printRule(r)
 		}
 		return nil
 	}
 	var rows [][]string
-	for _, r := range folded(reports) {
-		row := []string{r.Container, r.Allows, fmt.Sprint(r.Count), fmt.Sprintf("%d/%d", r.Pods, r.OfPods), stamp(r.First), stamp(r.Last), held(r)}
+	for _, r := range folded(all.Rules) {
+		may := r.Allows
+		if o.output.format != "wide" {
+			may = fitted(may)
+		}
+		row := []string{r.Container, may, fmt.Sprint(r.Count), fmt.Sprintf("%d/%d", r.Pods, r.OfPods), stamp(r.First), stamp(r.Last), held(r)}
 		if o.output.format == "wide" {
 			row = append(row, r.Why)
 		}
@@ -159,8 +179,8 @@ func (o *explainOptions) print(x rollout.Explanation) error {
 	if err := table(o.Out, headings, rows); err != nil {
 		return err
 	}
-	for _, n := range x.Set.Notes {
-		fmt.Fprintln(o.Out, "note: "+printable(noteText(rollout.Note{Note: n})))
+	for _, n := range all.Notes {
+		fmt.Fprintln(o.Out, "note: "+printable(n))
 	}
 	return nil
 }

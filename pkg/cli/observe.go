@@ -111,7 +111,7 @@ func (a *app) observe(ctx context.Context, s *setup) (profiles behavior.Profiles
 		return nil, err
 	}
 	if err := source.Check(ctx); err != nil {
-		return nil, err
+		return nil, advised(err)
 	}
 	s.progress.say("deploying the collector for namespace %s", s.namespace)
 	err = source.Deploy(ctx)
@@ -119,7 +119,12 @@ func (a *app) observe(ctx context.Context, s *setup) (profiles behavior.Profiles
 	if errors.As(err, &exists) {
 		return nil, err // it is somebody else's: not ours to remove
 	}
-	defer func() { err = errors.Join(err, s.remove(ctx, source)) }()
+	defer func() {
+		err = errors.Join(err, s.remove(ctx, source))
+		if err == nil {
+			err = ctx.Err() // interrupted after the last pull: nobody wants the commit
+		}
+	}()
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +134,7 @@ func (a *app) observe(ctx context.Context, s *setup) (profiles behavior.Profiles
 	s.progress.say("observing for %s", s.observer.duration)
 	err = source.Observe(ctx, s.observer.duration, func(p cluster.Progress) { s.progress.update("%s", progressLine(p)) })
 	if err != nil {
-		return nil, err
+		return nil, advised(err)
 	}
 	s.progress.say("pulling what was observed")
 	result, err := source.Pull(ctx)
@@ -140,6 +145,19 @@ func (a *app) observe(ctx context.Context, s *setup) (profiles behavior.Profiles
 		s.progress.say("warning: %s", n.Error())
 	}
 	return result.Profiles, nil
+}
+
+// advised adds to an error of the cluster what the user can do.
+func advised(err error) error {
+	switch {
+	case errors.Is(err, cluster.ErrNoNamespace):
+		return hinted(err, "name one with -n; 'kubectl get namespaces' lists them")
+	case errors.Is(err, cluster.ErrNoPods):
+		return hinted(err, "policies are learned from pods that run: start the workloads, or name another namespace with -n")
+	case errors.Is(err, cluster.ErrRemoved):
+		return hinted(err, "nothing was committed; run it again when nobody else observes")
+	}
+	return err
 }
 
 // remove takes the collector away, with time of its own where the command was

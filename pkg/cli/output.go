@@ -64,6 +64,21 @@ func table(w io.Writer, headings []string, rows [][]string) error {
 	return tw.Flush()
 }
 
+// fittedWidth is how many characters a cell of a table has that -o wide does not
+// bound: the names in it are a pod's, and may be as long as a path can be.
+const fittedWidth = 120
+
+// fitted shortens a cell in its middle, so that what it begins and ends with can
+// be read and one long name does not widen all rows.
+func fitted(text string) string {
+	runes := []rune(text)
+	if len(runes) <= fittedWidth {
+		return text
+	}
+	half := (fittedWidth - len("...")) / 2
+	return string(runes[:half]) + "..." + string(runes[len(runes)-half:])
+}
+
 // coloured tells whether w is a terminal whose user has not asked for no colour.
 func coloured(w io.Writer) bool {
 	return isTerminal(w) && os.Getenv("NO_COLOR") == ""

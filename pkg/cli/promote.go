@@ -82,8 +82,8 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer f.close()
-	if len(f.tree) == 0 {
-		return hinted(fmt.Errorf("%s has no policies for namespace %s", f.where(), s.namespace), "run 'kubectl autopolicy discover' first")
+	if err := f.learned(s); err != nil {
+		return err
 	}
 	already, err := o.foresee(s, f, opts)
 	if err != nil {
@@ -166,7 +166,11 @@ func (o *promoteOptions) notYet(e *rollout.NotYetError) error {
 	}
 	var rows [][]string
 	for _, v := range r.Violations {
-		rows = append(rows, []string{v.Workload, v.Container, v.Fact, fmt.Sprint(v.Count), fmt.Sprint(v.Pods), v.Decision + " by " + v.Engine, v.Object})
+		seen := v.Fact
+		if o.output.format != "wide" {
+			seen = fitted(seen)
+		}
+		rows = append(rows, []string{v.Workload, v.Container, seen, fmt.Sprint(v.Count), fmt.Sprint(v.Pods), v.Decision + " by " + v.Engine, v.Object})
 	}
 	if len(rows) > 0 {
 		if err := table(o.Out, []string{"WORKLOAD", "CONTAINER", "SEEN", "COUNT", "PODS", "WOULD BE", "POLICY"}, rows); err != nil {

@@ -54,6 +54,15 @@ func (f *folder) blame(err error) error {
 	return err
 }
 
+// learned refuses a folder that has nothing in it yet.
+func (f *folder) learned(s *setup) error {
+	if len(f.tree) > 0 {
+		return nil
+	}
+	return hinted(fmt.Errorf("%s has no policies for namespace %s", f.where(), s.namespace),
+		"run 'kubectl autopolicy discover' first; -n names another namespace")
+}
+
 // usable tells whether plans can be made from the folder as it stands, before
 // anybody observes for an hour to learn that they cannot.
 func (f *folder) usable(s *setup) error {

@@ -38,7 +38,7 @@ for byte, with a commit. What people own (custom/ and decisions.yaml) stays.
 	}
 	o.repository.add(c.Flags())
 	o.decision.add(c)
-	o.output.add(c, "json", "yaml")
+	o.output.add(c, "wide", "json", "yaml")
 	return c
 }
 
@@ -55,6 +55,9 @@ func (o *rollbackOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer f.close()
+	if err := f.learned(s); err != nil {
+		return err
+	}
 	decide := func(t overlay.Tree) (rollout.Plan, error) {
 		return rollout.Rollback(s.input(t, nil, f), f.versions(ctx))
 	}

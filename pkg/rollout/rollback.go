@@ -25,7 +25,7 @@ type NoEarlierStageError struct {
 
 // Error implements error.
 func (e *NoEarlierStageError) Error() string {
-	return fmt.Sprintf("%s was at no lower stage before (%d earlier versions)", e.Namespace, e.Versions)
+	return fmt.Sprintf("%s was at no lower stage before (%s)", e.Namespace, count(e.Versions, "version"))
 }
 
 // Rollback plans that the tree becomes again, byte for byte, what it was before
@@ -116,7 +116,7 @@ func restore(in Input, v Version, then map[string]policy.Stage, lowered []string
 		if s := rec.find(slug); s != nil {
 			w := s.workload(in.Namespace)
 			name = w.String()
-			plan.Summary = append(plan.Summary, Summary{Workload: w, Stage: orObserve(then[slug]), Change: Updated,
+			plan.Summary = append(plan.Summary, Summary{Workload: w, Stage: orObserve(then[slug]), Change: RolledBack,
 				Coverage: map[string]behavior.Coverage{}, Facts: map[behavior.Kind]int{}, Rules: map[string]int{}})
 		}
 		workloads = append(workloads, name)

@@ -86,11 +86,12 @@ type Change string
 
 // Changes.
 const (
-	Unchanged Change = "unchanged"
-	Added     Change = "new"
-	Updated   Change = "updated"
-	Promoted  Change = "promoted"
-	Held      Change = "held" // learned something, and is not changed because it is in deny
+	Unchanged  Change = "unchanged"
+	Added      Change = "new"
+	Updated    Change = "updated"
+	Promoted   Change = "promoted"
+	RolledBack Change = "rolled back"
+	Held       Change = "held" // learned something, and is not changed because it is in deny
 )
 
 // names lists the engines, sorted.
