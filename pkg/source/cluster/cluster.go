@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
@@ -45,6 +46,10 @@ type Source struct {
 	api     dynamic.Interface
 	dial    dialer
 	picture *picture
+
+	// uid of the namespace that Deploy created tells this run's collector from
+	// another's; empty when there is none.
+	uid types.UID
 
 	mu    sync.Mutex
 	nodes map[string]*node
@@ -92,5 +97,6 @@ var (
 	ErrNoPods      = errors.New("namespace has no pods")
 	ErrNoNamespace = errors.New("namespace does not exist")
 	ErrNoNode      = errors.New("no node has a collector that works")
+	ErrRemoved     = errors.New("somebody else removed the collector")
 	ErrRemains     = errors.New("something of the collector remains")
 )

@@ -99,6 +99,7 @@ func (s *Source) Deploy(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("deploy collector: create namespace: %w", err)
 	}
+	s.uid = namespace.GetUID()
 	for _, u := range objects[1:] {
 		if err := own(u, namespace, s.options.Deadline); err != nil {
 			return fmt.Errorf("deploy collector: %w", err)

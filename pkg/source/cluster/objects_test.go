@@ -72,19 +72,18 @@ func TestClusterWideObjectsGoWithTheNamespace(t *testing.T) {
 
 func TestAMissingPermissionNamesTheRuleToAdd(t *testing.T) {
 	err := &PermissionError{Missing: []Permission{
-		{"create", "apps", "daemonsets", "autopolicy-collector"}, {"list", "", "nodes", ""}, {"patch", "apps", "daemonsets", "autopolicy-collector"},
+		{"create", "apps", "daemonsets", "autopolicy-collector"}, {"list", "apps", "daemonsets", ""}, {"list", "", "nodes", ""}, {"patch", "apps", "daemonsets", "autopolicy-collector"},
 	}}
-	if want := "not permitted to create daemonsets.apps in namespace autopolicy-collector, to list nodes in the whole cluster, to patch daemonsets.apps in namespace autopolicy-collector"; err.Error() != want {
+	if want := "not permitted to create, patch daemonsets.apps in namespace autopolicy-collector; to list daemonsets.apps in the whole cluster; to list nodes in the whole cluster"; err.Error() != want {
 		t.Errorf("error is %q", err)
 	}
 	want := `add to a ClusterRole of yours, bound by a ClusterRoleBinding:
-- apiGroups: [""]
-  resources: ["nodes"]
-  verbs: [list]
-add to a Role of yours in namespace autopolicy-collector:
 - apiGroups: ["apps"]
   resources: ["daemonsets"]
-  verbs: [create, patch]`
+  verbs: [create, patch, list]
+- apiGroups: [""]
+  resources: ["nodes"]
+  verbs: [list]`
 	if err.Hint() != want {
 		t.Errorf("hint is\n%s", err.Hint())
 	}

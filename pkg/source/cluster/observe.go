@@ -7,6 +7,10 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/autopolicy/kubectl-autopolicy/manifests"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/source"
 )
 
@@ -30,7 +34,8 @@ const (
 
 // Observe lets the collectors collect for a while, pulling what they have now and
 // then, and tells the progress every second. It returns the context's error when
-// that ends first; Pull then still gives what there is.
+// that ends first; Pull then still gives what there is. It is ErrRemoved when
+// there is nothing left to pull from.
 func (s *Source) Observe(ctx context.Context, duration time.Duration, show func(Progress)) error {
 	end := s.options.Now().Add(duration)
 	ctx, cancel := context.WithCancel(ctx)
@@ -38,7 +43,8 @@ func (s *Source) Observe(ctx context.Context, duration time.Duration, show func(
 	defer running.Wait()
 	defer cancel()
 	running.Go(func() { s.picture.follow(ctx, s.api) })
-	running.Go(func() { s.pullOften(ctx) })
+	removed := make(chan error, 1)
+	running.Go(func() { removed <- s.pullOften(ctx) })
 	ticker := time.NewTicker(showEvery)
 	defer ticker.Stop()
 	history := []mark{{s.options.Now(), 0}}
@@ -55,6 +61,8 @@ func (s *Source) Observe(ctx context.Context, duration time.Duration, show func(
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case err := <-removed:
+			return err
 		case <-ticker.C:
 		}
 	}
@@ -66,18 +74,39 @@ type mark struct {
 	facts int
 }
 
-// pullOften pulls from every node in rounds until the context ends.
-func (s *Source) pullOften(ctx context.Context) {
+// pullOften pulls from every node in rounds until the context ends, or
+// somebody removed the collectors.
+func (s *Source) pullOften(ctx context.Context) error {
 	ticker := time.NewTicker(pullEvery)
 	defer ticker.Stop()
 	for {
 		s.pullAll(ctx)
 		select {
 		case <-ctx.Done():
-			return
+			return ctx.Err()
 		case <-ticker.C:
 		}
+		if err := s.stillThere(ctx); err != nil {
+			return err
+		}
 	}
+}
+
+// stillThere tells whether the namespace that Deploy created is there and stays.
+func (s *Source) stillThere(ctx context.Context) error {
+	if s.uid == "" {
+		return nil
+	}
+	n, err := s.api.Resource(resource("", "v1", "namespaces")).Get(ctx, manifests.Namespace, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return ErrRemoved
+	case err != nil:
+		return nil // the API server has a moment; the nodes' own failures say more
+	case n.GetUID() != s.uid || n.GetDeletionTimestamp() != nil:
+		return ErrRemoved
+	}
+	return nil
 }
 
 // pullAll pulls from all nodes side by side. What fails stands in the node.

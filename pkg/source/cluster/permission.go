@@ -19,19 +19,6 @@ type Permission struct {
 	Namespace             string // empty for the whole cluster
 }
 
-// String says the permission in words.
-func (p Permission) String() string {
-	where := "in the whole cluster"
-	if p.Namespace != "" {
-		where = "in namespace " + p.Namespace
-	}
-	name := p.Resource
-	if p.Group != "" {
-		name += "." + p.Group
-	}
-	return p.Verb + " " + name + " " + where
-}
-
 // PermissionError lists what the user may not do.
 type PermissionError struct {
 	Missing []Permission
@@ -40,40 +27,60 @@ type PermissionError struct {
 // Error implements error.
 func (e *PermissionError) Error() string {
 	var list []string
-	for _, p := range e.Missing {
-		list = append(list, p.String())
+	for _, r := range e.rules() {
+		where := "in the whole cluster"
+		if r.namespace != "" {
+			where = "in namespace " + r.namespace
+		}
+		name := r.resource
+		if r.group != "" {
+			name += "." + r.group
+		}
+		list = append(list, strings.Join(r.verbs, ", ")+" "+name+" "+where)
 	}
-	return "not permitted to " + strings.Join(list, ", to ")
+	return "not permitted to " + strings.Join(list, "; to ")
 }
 
-// Hint gives the rules to add, as they stand in a Role or ClusterRole.
-func (e *PermissionError) Hint() string {
-	type place struct{ namespace, group, resource string }
-	verbs := map[place][]string{}
-	var order []place
+// rule is what is missing on one resource in one place.
+type rule struct {
+	namespace, group, resource string
+	verbs                      []string
+}
+
+// rules folds the missing verbs of a resource into one, in the order of the first.
+func (e *PermissionError) rules() []rule {
+	var list []rule
 	for _, p := range e.Missing {
-		at := place{p.Namespace, p.Group, p.Resource}
-		if verbs[at] == nil {
-			order = append(order, at)
+		i := slices.IndexFunc(list, func(r rule) bool {
+			return r.namespace == p.Namespace && r.group == p.Group && r.resource == p.Resource
+		})
+		if i < 0 {
+			i, list = len(list), append(list, rule{namespace: p.Namespace, group: p.Group, resource: p.Resource})
 		}
-		verbs[at] = append(verbs[at], p.Verb)
+		list[i].verbs = append(list[i].verbs, p.Verb)
 	}
-	slices.SortStableFunc(order, func(a, b place) int { return strings.Compare(a.namespace, b.namespace) })
+	return list
+}
+
+// Hint gives the rules to add to a ClusterRole. What a run needs in the collector's
+// namespace cannot stand in a Role there: the namespace comes and goes with it.
+func (e *PermissionError) Hint() string {
 	var b strings.Builder
-	last := "-"
-	for _, at := range order {
-		if at.namespace != last {
-			last = at.namespace
-			if b.Len() > 0 {
-				b.WriteByte('\n')
+	b.WriteString("add to a ClusterRole of yours, bound by a ClusterRoleBinding:")
+	var written []rule
+	for _, r := range e.rules() {
+		if i := slices.IndexFunc(written, func(w rule) bool { return w.group == r.group && w.resource == r.resource }); i >= 0 {
+			for _, verb := range r.verbs {
+				if !slices.Contains(written[i].verbs, verb) {
+					written[i].verbs = append(written[i].verbs, verb)
+				}
 			}
-			if last == "" {
-				b.WriteString("add to a ClusterRole of yours, bound by a ClusterRoleBinding:")
-			} else {
-				b.WriteString("add to a Role of yours in namespace " + last + ":")
-			}
+			continue
 		}
-		fmt.Fprintf(&b, "\n- apiGroups: [%q]\n  resources: [%q]\n  verbs: [%s]", at.group, at.resource, strings.Join(verbs[at], ", "))
+		written = append(written, r)
+	}
+	for _, r := range written {
+		fmt.Fprintf(&b, "\n- apiGroups: [%q]\n  resources: [%q]\n  verbs: [%s]", r.group, r.resource, strings.Join(r.verbs, ", "))
 	}
 	return b.String()
 }
