@@ -25,7 +25,7 @@ const namespace = "shop"
 
 // plant commits to a repository what a run on a cluster would have: "discover"
 // learns the shop, "hostile" learns a workload whose names attack whoever shows
-// them, and "deny" promotes all of them.
+// them, and "deny" promotes the shop.
 func plant(ctx context.Context, dir, step string) (err error) {
 	repository, err := gitops.Open(ctx, gitops.Options{URL: dir, Author: gitops.Signature{Name: "Jane Doe", Email: "jane@example.com"}})
 	if err != nil {
@@ -52,7 +52,7 @@ func plant(ctx context.Context, dir, step string) (err error) {
 		in.Fresh.Add(hostile())
 		plan, err = rollout.Discover(in, rollout.DiscoverOptions{})
 	case "deny":
-		plan, _, err = rollout.Promote(in, rollout.PromoteOptions{To: policy.Deny})
+		plan, _, err = rollout.Promote(in, rollout.PromoteOptions{To: policy.Deny, Workloads: []string{"deployment-api", "deployment-web"}})
 	default:
 		err = fmt.Errorf("no such step")
 	}
