@@ -199,16 +199,21 @@ func (a *app) show(plan rollout.Plan, wide bool) error {
 }
 
 // summaryTable is the workloads of a plan. What was observed has no columns where
-// nothing was: a rollback, or a stage that had begun before.
+// nothing was: a rollback, or a stage that had begun before. A promotion makes no
+// rules, and so has no column of them.
 func summaryTable(plan rollout.Plan) (headings []string, rows [][]string) {
 	observed := slices.ContainsFunc(plan.Summary, func(w rollout.Summary) bool { return len(w.Coverage) > 0 })
+	ruled := slices.ContainsFunc(plan.Summary, func(w rollout.Summary) bool { return len(w.Rules) > 0 })
 	headings = []string{"WORKLOAD", "STAGE", "CHANGE"}
 	if observed {
 		headings = []string{"WORKLOAD", "CONTAINERS", "STAGE", "CHANGE"}
 		for _, k := range behavior.Kinds() {
 			headings = append(headings, strings.ToUpper(kindShort(k)))
 		}
-		headings = append(headings, "RULES", "COVERAGE")
+		if ruled {
+			headings = append(headings, "RULES")
+		}
+		headings = append(headings, "COVERAGE")
 	}
 	for _, w := range plan.Summary {
 		if !observed {
@@ -219,7 +224,10 @@ func summaryTable(plan rollout.Plan) (headings []string, rows [][]string) {
 		for _, k := range behavior.Kinds() {
 			row = append(row, fmt.Sprint(w.Facts[k]))
 		}
-		rows = append(rows, append(row, ruleCounts(w.Rules), coverageShort(w.Coverage)))
+		if ruled {
+			row = append(row, ruleCounts(w.Rules))
+		}
+		rows = append(rows, append(row, coverageShort(w.Coverage)))
 	}
 	return headings, rows
 }

@@ -192,7 +192,10 @@ func readyLine(nodes []cluster.NodeState) string {
 		}
 		all++
 	}
-	text := fmt.Sprintf("waiting for the collector: ready on %d of %s", ready, number(all, "node"))
+	text := "waiting for the collector"
+	if all > 0 {
+		text += fmt.Sprintf(": ready on %d of %s", ready, number(all, "node"))
+	}
 	if len(waiting) > 0 {
 		text += " (" + strings.Join(waiting, "; ") + ")"
 	}

@@ -102,7 +102,7 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 	}
 	plan, err := decide(f.tree)
 	if err == nil && !already {
-		s.progress.say("judged %s: %d allowed, %d denied", number(verdicts.Facts, "fact"), verdicts.Allowed, verdicts.Denied)
+		s.progress.say("judged %s: %d would be denied", number(verdicts.Facts, "fact"), verdicts.Denied)
 	}
 	if err == nil {
 		err = o.conclude(ctx, s, f, plan, decide, &o.output)
