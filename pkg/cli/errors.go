@@ -78,7 +78,9 @@ func advice(err error) string {
 	var first *rollout.NoEarlierStageError
 	var web *url.Error
 	switch {
-	case errors.As(err, &file), errors.As(err, &object):
+	case errors.As(err, &object):
+		return "the policy is in the base folder of its workload or in custom; correct it and commit, or take back the commit that made it so"
+	case errors.As(err, &file):
 		return "correct the file and commit it, or take back the commit that made it so ('git log -p' shows which)"
 	case errors.As(err, &unknown):
 		return "name one that has, or learn it with 'kubectl autopolicy discover'; -n names another namespace"

@@ -48,7 +48,10 @@ func (f *folder) blame(err error) error {
 	var file *overlay.InvalidError
 	var object *engine.InvalidError
 	var mismatch *rollout.StageMismatchError
-	if errors.As(err, &file) || errors.As(err, &object) || errors.As(err, &mismatch) {
+	if errors.As(err, &file) {
+		err = file // which command met it on what way does not help
+	}
+	if file != nil || errors.As(err, &object) || errors.As(err, &mismatch) {
 		return fmt.Errorf("folder %s of repository %s: %w", f.dir, f.repository.URL(), err)
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,7 +41,10 @@ func parse(file string, data []byte, first int) ([]*yaml.Node, error) {
 	}
 }
 
-var yamlLine = regexp.MustCompile(`line (\d+): `)
+var (
+	yamlLine     = regexp.MustCompile(`line (\d+): `)
+	unknownField = regexp.MustCompile(`^unknown field "(.*)"$`)
+)
 
 // syntaxError moves the line out of the parser's text.
 func syntaxError(file string, err error, first int) error {
@@ -49,8 +53,32 @@ func syntaxError(file string, err error, first int) error {
 		line, _ = strconv.Atoi(text[m[2]:m[3]]) // digits, by the expression
 		line += first
 		text = text[:m[0]] + text[m[1]:]
+		if strings.HasPrefix(text, "did not find expected") {
+			line++ // the parser counts from 0 where the scanner counts from 1
+		}
 	}
 	return &InvalidError{File: file, Line: line, Reason: "not YAML: " + strings.Trim(printable(text), `"`)}
+}
+
+// Mistake makes an InvalidError of what sigs.k8s.io/yaml says of data that it
+// could not decode strictly: with the line, and without the library's own way to
+// the mistake.
+func Mistake(file string, data []byte, err error) *InvalidError {
+	text := err.Error()
+	for _, prefix := range []string{"error unmarshaling JSON: ", "while decoding JSON: ", "error converting YAML to JSON: ", "yaml: ", "json: ", "unmarshal errors:\n  "} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	var syntax *InvalidError
+	if yamlLine.MatchString(text) && errors.As(syntaxError(file, errors.New(text), 0), &syntax) {
+		return syntax
+	}
+	m := unknownField.FindStringSubmatch(text)
+	if m == nil {
+		return &InvalidError{File: file, Reason: strings.Trim(printable(text), `"`)}
+	}
+	key := regexp.MustCompile(`^[\s-]*["']?` + regexp.QuoteMeta(m[1]) + `["']?\s*:`)
+	at := slices.IndexFunc(strings.Split(string(data), "\n"), key.MatchString)
+	return &InvalidError{File: file, Line: at + 1, Reason: "unknown field " + printable(m[1])}
 }
 
 func checkNode(file string, n *yaml.Node, first, depth int) error {

@@ -26,7 +26,7 @@ func TestEditedTreesThatCannotBeUsed(t *testing.T) {
 		{"a line that was taken away", line("kustomization.yaml", "- workloads/deployment-web/audit\n", ""), "kustomization.yaml applies stage observe, rollout.yaml says audit"},
 		{"a workload that nobody recorded", map[string][]byte{"rollout.yaml": nil}, "kustomization.yaml applies stage audit, rollout.yaml says observe"},
 		{"another version of rollout.yaml", line("rollout.yaml", "v1alpha1", "v9"), "rollout.yaml: is"},
-		{"a field that is none", line("rollout.yaml", "gate:", "gates: {}\ngate:"), "rollout.yaml: "},
+		{"a field that is none", line("rollout.yaml", "gate:", "gates: {}\ngate:"), "rollout.yaml:8: unknown field gates"},
 		{"a gate that is none", line("rollout.yaml", "coverage: complete", "coverage: maybe"), `rollout.yaml: gate.coverage is "maybe"`},
 		{"a record of another namespace", line("rollout.yaml", "namespace: shop", "namespace: bank"), `rollout.yaml: is about namespace "bank"`},
 		{"evidence of another workload", line("workloads/deployment-web/evidence.yaml", `"name":"web"`, `"name":"api"`), "workloads/deployment-web/evidence.yaml: is about deployment/api"},

@@ -125,7 +125,7 @@ func decodeRecord(data []byte) (record, error) {
 	}
 	var r record
 	if err := yaml.UnmarshalStrict(data, &r); err != nil {
-		return invalid("%s", behavior.Escape(err.Error()))
+		return record{}, overlay.Mistake(RecordFile, data, err)
 	}
 	if r.APIVersion != recordVersion || r.Kind != recordKind {
 		return invalid("is %q %q, want %s %s", r.APIVersion, r.Kind, recordVersion, recordKind)

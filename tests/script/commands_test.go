@@ -31,6 +31,7 @@ type snapshotsKey struct{}
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"bytes":     rawBytes,
+		"edit":      edit,
 		"exits":     exits,
 		"plant":     plantCommand,
 		"printable": printable,
@@ -61,6 +62,21 @@ func rawBytes(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
+}
+
+// edit does to the working copy in $SHOP what a person's editor would, on top of
+// what was learned: the first OLD of a file becomes NEW, and that is committed.
+func edit(ts *testscript.TestScript, neg bool, args []string) {
+	arguments(ts, neg, args, 3, "edit FILE OLD NEW")
+	ts.Check(ts.Exec("git", "-C", ts.Getenv("SHOP"), "reset", "-q", "--hard", "origin/main"))
+	name := filepath.Join(ts.Getenv("SHOP"), args[0])
+	was := ts.ReadFile(name)
+	now := strings.Replace(was, args[1], strings.ReplaceAll(args[2], `\n`, "\n"), 1)
+	if now == was {
+		ts.Fatalf("%s has no %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(name, []byte(now), 0o644))
+	ts.Check(ts.Exec("git", "-C", ts.Getenv("SHOP"), "commit", "-q", "-a", "-m", "Edit by hand"))
 }
 
 // exits runs a program and wants this exit code of it.
