@@ -264,3 +264,17 @@ func parseCert(t *testing.T, data []byte) *x509.Certificate {
 	}
 	return cert
 }
+
+func TestStaticTellsAProgramThatNeedsLibraries(t *testing.T) {
+	busybox, err := findProgram("busybox")
+	if err == nil && !static(busybox) {
+		t.Errorf("%s needs a dynamic linker: Setup would not have left it", busybox)
+	}
+	shell, err := findProgram("bash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if static(shell) {
+		t.Errorf("%s is said to be static", shell)
+	}
+}

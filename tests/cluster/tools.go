@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -29,12 +30,24 @@ func packages() [][2]string {
 	}
 }
 
+// static tells whether a program needs no dynamic linker.
+func static(path string) bool {
+	f, err := elf.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+}
+
 // Setup installs the Debian packages that are missing, without questions.
 // Their progress goes to out.
 func Setup(ctx context.Context, out io.Writer) error {
 	var missing []string
 	for _, p := range packages() {
-		if _, err := findProgram(p[1]); err != nil {
+		path, err := findProgram(p[1])
+		// Debian's other busybox needs libraries that an image of it alone lacks.
+		if err != nil || p[0] == "busybox-static" && !static(path) {
 			missing = append(missing, p[0])
 		}
 	}
