@@ -29,6 +29,7 @@ const (
 // world is the cluster that every test of this package shares, and the programs
 // that it is worked with.
 type world struct {
+	name       string // of the cluster
 	root, dir  string // of the repository, and for files of the test
 	kubeconfig string
 	bin        string // folder with kubectl
@@ -64,8 +65,13 @@ func needCluster(t *testing.T) *world {
 	return &shared
 }
 
+// up starts the cluster AUTOPOLICY_E2E_NAME with the shop in it. With
+// AUTOPOLICY_E2E_KEEP it takes one that an earlier call started and kept, as it is.
 func (w *world) up() error {
 	var err error
+	if w.name = os.Getenv("AUTOPOLICY_E2E_NAME"); w.name == "" {
+		w.name = "e2e"
+	}
 	if w.root, err = filepath.Abs("../.."); err != nil {
 		return err
 	}
@@ -73,12 +79,18 @@ func (w *world) up() error {
 		return err
 	}
 	w.cluster = filepath.Join(w.dir, "cluster")
+	build := w.command("go", "-C", filepath.Join(w.root, "tests/cluster"), "build", "-o", w.cluster, "./cmd/cluster")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the cluster program: %w\n%s", err, out)
+	}
+	if keep() && w.environment() == nil && w.command("kubectl", "get", "namespace", "shop").Run() == nil {
+		return w.command("kubectl", "delete", "namespace", namespace, "--ignore-not-found").Run()
+	}
 	steps := [][]string{
-		{"go", "-C", filepath.Join(w.root, "tests/cluster"), "build", "-o", w.cluster, "./cmd/cluster"},
-		{w.cluster, "up", "--name=e2e", "--nodes=2", "--source=" + filepath.Join(w.root, "tests/cluster")},
+		{w.cluster, "up", "--name=" + w.name, "--nodes=2", "--source=" + filepath.Join(w.root, "tests/cluster")},
 		{"go", "-C", w.root, "run", "./manifests/image", "-ref", collectorImage, "-version", "e2e", "-out", w.path("collector.tar")},
 		{filepath.Join(w.root, "tests/demo/shop/image.sh"), w.path("shop.tar")},
-		{w.cluster, "load", "--name=e2e", w.path("collector.tar"), w.path("shop.tar")},
+		{w.cluster, "load", "--name=" + w.name, w.path("collector.tar"), w.path("shop.tar")},
 		{w.cluster, "crds", "--module-dir=" + w.root, w.path("crds")},
 	}
 	for _, step := range steps {
@@ -86,11 +98,7 @@ func (w *world) up() error {
 			return fmt.Errorf("%s: %w\n%s", strings.Join(step, " "), err, out)
 		}
 		if step[1] == "up" {
-			out, err := exec.Command(w.cluster, "env", "--name=e2e").Output()
-			if err != nil {
-				return err
-			}
-			if err := w.environment(string(out)); err != nil {
+			if err := w.environment(); err != nil {
 				return err
 			}
 		}
@@ -111,8 +119,12 @@ func (w *world) up() error {
 
 // environment takes KUBECONFIG and the folder of kubectl from what the cluster
 // program prints for a shell.
-func (w *world) environment(lines string) error {
-	out, err := exec.Command("sh", "-c", lines+"\necho \"$KUBECONFIG\"; command -v kubectl").Output()
+func (w *world) environment() error {
+	lines, err := exec.Command(w.cluster, "env", "--name="+w.name).Output()
+	if err != nil {
+		return fmt.Errorf("find the cluster: %w", err)
+	}
+	out, err := exec.Command("sh", "-c", string(lines)+"\necho \"$KUBECONFIG\"; command -v kubectl").Output()
 	if err != nil {
 		return err
 	}
@@ -124,8 +136,14 @@ func (w *world) environment(lines string) error {
 	return nil
 }
 
+// keep tells whether the cluster is to stay for another call.
+func keep() bool { return os.Getenv("AUTOPOLICY_E2E_KEEP") != "" }
+
 func (w *world) down() error {
-	out, err := exec.Command(w.cluster, "down", "--name=e2e").CombinedOutput()
+	if keep() {
+		return os.RemoveAll(w.dir)
+	}
+	out, err := exec.Command(w.cluster, "down", "--name="+w.name).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
@@ -174,12 +192,14 @@ type running struct {
 	mu     sync.Mutex
 	stdout bytes.Buffer
 	stderr bytes.Buffer
+	ended  chan struct{} // closed when it has, with err set
+	err    error
 }
 
 // start runs the plugin as a process group of its own.
 func (w *world) start(t *testing.T, dir string, args ...string) *running {
 	t.Helper()
-	r := &running{t: t, cmd: w.command(filepath.Join(w.root, "bin/kubectl-autopolicy"), args...)}
+	r := &running{t: t, cmd: w.command(filepath.Join(w.root, "bin/kubectl-autopolicy"), args...), ended: make(chan struct{})}
 	r.cmd.Dir = dir
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	r.cmd.Stdout = writer(func(p []byte) { r.mu.Lock(); defer r.mu.Unlock(); r.stdout.Write(p) })
@@ -187,6 +207,15 @@ func (w *world) start(t *testing.T, dir string, args ...string) *running {
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	go func() {
+		r.err = r.cmd.Wait()
+		close(r.ended)
+	}()
+	// A test that fails early leaves no plugin running, and so no collector.
+	t.Cleanup(func() {
+		r.cmd.Process.Signal(syscall.SIGTERM)
+		<-r.ended
+	})
 	return r
 }
 
@@ -203,15 +232,23 @@ func (r *running) said() string {
 // until waits for a text on standard error.
 func (r *running) until(text string) {
 	r.t.Helper()
-	eventually(r.t, 2*time.Minute, "the plugin to say "+text, func() bool { return strings.Contains(r.said(), text) })
+	eventually(r.t, 2*time.Minute, "the plugin to say "+text, func() bool {
+		select {
+		case <-r.ended:
+			r.wait()
+			r.t.Fatalf("the plugin ended before it said %q", text)
+		default:
+		}
+		return strings.Contains(r.said(), text)
+	})
 }
 
 func (r *running) wait() result {
 	r.t.Helper()
-	err := r.cmd.Wait()
+	<-r.ended
 	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		r.t.Fatal(err)
+	if r.err != nil && !errors.As(r.err, &exit) {
+		r.t.Fatal(r.err)
 	}
 	res := result{r.cmd.ProcessState.ExitCode(), r.stdout.String(), r.stderr.String()}
 	r.t.Logf("$ kubectl autopolicy %s\n%s%s(exit code %d)", strings.Join(r.cmd.Args[1:], " "), res.out, res.errOut, res.code)
@@ -255,27 +292,6 @@ func git(t *testing.T, args ...string) string {
 		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return strings.TrimSpace(string(out))
-}
-
-// trace is what a run must not leave: kernel objects and API objects.
-func (w *world) trace(t *testing.T) string {
-	t.Helper()
-	var b strings.Builder
-	for _, kind := range []string{"prog", "link", "map"} {
-		out, err := exec.Command("bpftool", kind, "show").CombinedOutput()
-		if err != nil {
-			t.Fatalf("bpftool: %v\n%s", err, out)
-		}
-		for line := range strings.Lines(string(out)) {
-			// A container's runtime loads a device program for its cgroup.
-			if line[0] >= '0' && line[0] <= '9' && !strings.Contains(line, "cgroup_device") {
-				b.WriteString(kind + " " + line)
-			}
-		}
-	}
-	b.WriteString(w.kubectl(t, "get", "namespaces,clusterroles,clusterrolebindings", "-o", "name"))
-	b.WriteString(w.kubectl(t, "get", "daemonsets,serviceaccounts,roles,rolebindings", "-A", "-o", "name"))
-	return b.String()
 }
 
 // attack makes the web application run a shell command, as a hole in it would
