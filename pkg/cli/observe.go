@@ -206,6 +206,13 @@ func readyLine(nodes []cluster.NodeState) string {
 func progressLine(p cluster.Progress) string {
 	text := fmt.Sprintf("%s left, %s on %s, %s, %d new in the last 10 s",
 		p.Left.Round(time.Second), number(p.Pods, "pod"), number(p.Nodes, "node"), number(p.Facts, "fact"), p.NewFacts)
+	var silent []string
+	for _, f := range p.Failing {
+		silent = append(silent, f.Node)
+	}
+	if len(silent) > 0 {
+		text += ", no answer from " + strings.Join(silent, ", ")
+	}
 	if p.Lost > 0 {
 		text += fmt.Sprintf(", %d lost", p.Lost)
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -251,5 +253,15 @@ func plain(err error) error {
 	case codes.DeadlineExceeded:
 		return context.DeadlineExceeded
 	}
-	return errors.New(escapeText(s.Message()))
+	return errors.New(escapeText(unwrapped(s.Message())))
+}
+
+// unwrapped takes off what gRPC puts around the reason why there is no connection.
+func unwrapped(message string) string {
+	if quoted, ok := strings.CutPrefix(message, "connection error: desc = "); ok {
+		if reason, err := strconv.Unquote(quoted); err == nil {
+			return strings.TrimPrefix(reason, "transport: Error while dialing: ")
+		}
+	}
+	return message
 }

@@ -43,6 +43,13 @@ func (s *Source) Pull(ctx context.Context) (source.Result, error) {
 	return a.result, nil
 }
 
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
 // assembly makes profiles of what was pulled.
 type assembly struct {
 	*Source
@@ -87,7 +94,7 @@ func (a *assembly) gaps(n *node) []string {
 		gaps = append(gaps, text+escape(n.failure))
 	}
 	if n.restarts > 0 {
-		gaps = append(gaps, fmt.Sprintf("collector restarted %d times; what it had not told by then is lost", n.restarts))
+		gaps = append(gaps, "collector restarted "+times(n.restarts)+"; what it had not told by then is lost")
 	}
 	for _, missing := range n.status.Missing {
 		gaps = append(gaps, "not seen by this kernel: "+missing)

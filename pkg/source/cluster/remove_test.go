@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -77,5 +79,21 @@ func TestAnObservationEndsWhenItsCollectorIsGone(t *testing.T) {
 	s := &Source{api: fake.NewSimpleDynamicClient(runtime.NewScheme()), uid: "this"}
 	if err := s.stillThere(t.Context()); !errors.Is(err, ErrRemoved) {
 		t.Errorf("without a namespace: %v", err)
+	}
+}
+
+func TestAnErrorIsTheReasonWithoutWhatGRPCPutsAroundIt(t *testing.T) {
+	for name, c := range map[string]struct{ message, want string }{
+		"a connection that cannot be made": {
+			`connection error: desc = "transport: Error while dialing: port-forward to c: pods \"c\" not found"`, `port-forward to c: pods "c" not found`,
+		},
+		"another reason":       {`collector is busy`, `collector is busy`},
+		"a quote that is open": {`connection error: desc = "x`, `connection error: desc = "x`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := plain(status.Error(codes.Unavailable, c.message)); err.Error() != c.want {
+				t.Errorf("got %s", err)
+			}
+		})
 	}
 }
