@@ -80,6 +80,9 @@ func exists(n *unstructured.Unstructured) error {
 	}
 }
 
+// createTimeout is how long an API server may take for one object.
+const createTimeout = 15 * time.Second
+
 // Deploy creates the collector's objects, and refuses with an ExistsError when
 // another run's are there. After any other error the caller calls Remove.
 func (s *Source) Deploy(ctx context.Context) error {
@@ -87,8 +90,11 @@ func (s *Source) Deploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Created, not applied: of two runs at once only one may have it.
-	namespace, err := s.at(objects[0]).Create(ctx, objects[0], metav1.CreateOptions{FieldManager: manifests.ManagedBy})
+	// Created, not applied: of two runs at once only one may have it. And not
+	// interrupted: whose the namespace is must be known to remove it.
+	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
+	defer cancel()
+	namespace, err := s.at(objects[0]).Create(whole, objects[0], metav1.CreateOptions{FieldManager: manifests.ManagedBy})
 	if apierrors.IsAlreadyExists(err) {
 		there, getErr := s.at(objects[0]).Get(ctx, manifests.Namespace, metav1.GetOptions{})
 		if getErr != nil {

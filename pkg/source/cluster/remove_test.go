@@ -1,7 +1,11 @@
 package cluster
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
 	"time"
@@ -13,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic/fake"
+	"k8s.io/client-go/rest"
 
 	"github.com/autopolicy/kubectl-autopolicy/manifests"
 )
@@ -95,5 +100,26 @@ func TestAnErrorIsTheReasonWithoutWhatGRPCPutsAroundIt(t *testing.T) {
 				t.Errorf("got %s", err)
 			}
 		})
+	}
+}
+
+func TestAnInterruptedDeploymentKnowsWhatItCreated(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost || r.URL.Path != "/api/v1/namespaces" {
+			t.Errorf("%s %s after the interrupt", r.Method, r.URL.Path)
+		}
+		cancel() // while the server is at it
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		fmt.Fprint(w, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"autopolicy-collector","uid":"mine"}}`)
+	}))
+	defer server.Close()
+	s, err := New(Options{Config: &rest.Config{Host: server.URL}, Deadline: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Deploy(ctx); !errors.Is(err, context.Canceled) || s.uid != "mine" {
+		t.Errorf("got %v, and namespace %q", err, s.uid)
 	}
 }
