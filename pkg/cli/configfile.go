@@ -117,8 +117,8 @@ func yamlReason(err error) error {
 		}
 		at = fmt.Sprintf(":%d: ", n)
 	}
-	text = regexp.MustCompile(`^field (.*) not found in type .*$`).ReplaceAllString(text, "unknown field $1")
-	if m := regexp.MustCompile("^cannot unmarshal !!(\\w+)( `.*`)? into (.*)$").FindStringSubmatch(text); m != nil {
+	text = regexp.MustCompile(`(?s)^field (.*) not found in type \S*$`).ReplaceAllString(text, "unknown field $1")
+	if m := regexp.MustCompile("(?s)^cannot unmarshal !*(\\S+)( `.*`)? into (.*)$").FindStringSubmatch(text); m != nil {
 		text = fmt.Sprintf("want %s, found %s", yamlWord(m[3]), yamlWord(m[1])+m[2])
 	}
 	return errors.New(at + mistake + text)

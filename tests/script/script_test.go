@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "write docs/commands.md and the scripts'
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){program: func() {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 		streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
 		code := cli.Run(ctx, os.Args[0], os.Args[1:], streams, "v1.2.3")
 		stop()
