@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
@@ -73,10 +74,19 @@ func run(ctx context.Context, args []string) error {
 		fmt.Fprintf(os.Stderr, "wrote %s: %s@%s\n", o.out, tag, digest)
 	}
 	if o.push {
-		if err := remote.WriteIndex(tag, index, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
-			return fmt.Errorf("push %s: %w", tag, err)
+		if err := push(ctx, tag, index); err != nil {
+			return err
 		}
 		fmt.Fprintf(os.Stderr, "pushed %s@%s\n", tag, digest)
+	}
+	return nil
+}
+
+// push writes the image to the registry of its name, as whom docker login or
+// podman login has made the user.
+func push(ctx context.Context, tag name.Tag, index v1.ImageIndex) error {
+	if err := remote.WriteIndex(tag, index, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
+		return fmt.Errorf("push %s: %w", tag, err)
 	}
 	return nil
 }

@@ -213,10 +213,7 @@ func progressLine(p cluster.Progress) string {
 	if len(silent) > 0 {
 		text += ", no answer from " + strings.Join(silent, ", ")
 	}
-	if p.Lost > 0 {
-		text += fmt.Sprintf(", %d lost", p.Lost)
-	}
-	return text
+	return text + fmt.Sprintf(", %d lost", p.Lost)
 }
 
 // printObjects prints what would be deployed, as YAML.
