@@ -15,7 +15,7 @@ func TestProgressSaysHowTheObservationIsGoing(t *testing.T) {
 	}{
 		"all is well": {
 			cluster.Progress{Left: 9 * time.Second, Pods: 1, Nodes: 2, Facts: 30, NewFacts: 4},
-			"9s left, 1 pod on 2 nodes, 30 facts, 4 new in the last 10 s",
+			"9s left, 1 pod on 2 nodes, 30 facts, 4 new in the last 10 s, 0 lost",
 		},
 		"nodes do not answer, and facts are lost": {
 			cluster.Progress{Left: 61 * time.Second, Pods: 2, Nodes: 1, Facts: 1, Lost: 7, Failing: []source.NodeError{{Node: "a", Reason: "gone"}, {Node: "b", Reason: "gone"}}},
