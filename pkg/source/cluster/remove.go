@@ -21,9 +21,10 @@ import (
 const removeEvery = 500 * time.Millisecond
 
 // Remove deletes everything that Deploy created, and nothing of a run that came
-// after; without a Deploy it deletes what any run left. It waits until it is gone or the context ends, which then is an error
-// that names what remains (ErrRemains). Removing nothing is no error. After a
-// cancelled run it needs a context of its own.
+// after; without a Deploy it deletes what any run left. It waits until that is
+// gone or the context ends, which then is an error that names what remains
+// (ErrRemains). Removing nothing is no error. After a cancelled run it needs a
+// context of its own.
 func (s *Source) Remove(ctx context.Context) (removed []string, err error) {
 	s.mu.Lock()
 	for _, n := range s.nodes {
@@ -63,8 +64,8 @@ type object struct {
 func (o object) String() string { return strings.TrimSuffix(o.resource.Resource, "s") + "/" + o.name }
 
 // ours lists what there is of the collector in the cluster. What is in the
-// namespace goes with it. What another run deployed since is not ours. An object that has the name and not the label is
-// somebody else's, and an error.
+// namespace goes with it. What another run deployed since is not ours. An object
+// that has the name and not the label is somebody else's, and an error.
 func (s *Source) ours(ctx context.Context) ([]object, error) {
 	var found []object
 	for _, o := range []object{
