@@ -296,6 +296,26 @@ func shortfalls(in Input, opts PromoteOptions, c *candidate, raised []string, fr
 				reasons = append(reasons, fmt.Sprintf("%s/%s: %s", w, s.Container, text))
 			}
 		}
+		if c.rec.Gate.Coverage != coverageAny {
+			reasons = append(reasons, unstarted(in, w, profiles)...)
+		}
+	}
+	return reasons
+}
+
+// unstarted names the containers of a workload whose start was seen neither when
+// their policies were learned nor now. Policies learned from what ran already
+// may keep it from starting again.
+func unstarted(in Input, w behavior.Workload, fresh behavior.Profiles) []string {
+	learned, err := evidence(in.Tree, w)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var reasons []string
+	for _, p := range sorted(behavior.MergeProfiles(learned, fresh)) {
+		if p.Coverage.Starts() == 0 {
+			reasons = append(reasons, fmt.Sprintf("%s/%s: its start was never observed: restart it while discover or promote observes", w, p.Subject.Container))
+		}
 	}
 	return reasons
 }

@@ -231,3 +231,39 @@ func TestRollback(t *testing.T) {
 		}
 	})
 }
+
+// What was learned from processes that ran already knows nothing of how they
+// start, and would keep them from starting again.
+func TestAStartMustHaveBeenSeenOnce(t *testing.T) {
+	running := func() behavior.Profile {
+		p := profile("web")
+		for name, pod := range p.Coverage.Pods {
+			pod.Start = false
+			p.Coverage.Pods[name] = pod
+		}
+		return p
+	}
+	blind, seen := discover(t, nil, running()), discover(t, nil, profile("web"))
+	for name, c := range map[string]struct {
+		tree  overlay.Tree
+		fresh behavior.Profile
+		ready bool
+	}{
+		"never":                    {blind, running(), false},
+		"when it was learned":      {seen, running(), true},
+		"in the fresh observation": {blind, profile("web"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := rollout.Promote(input(c.tree, c.fresh), rollout.PromoteOptions{To: policy.Deny})
+			var notYet *rollout.NotYetError
+			switch {
+			case c.ready && err != nil:
+				t.Error(err)
+			case !c.ready && !errors.As(err, &notYet):
+				t.Errorf("promoted (%v)", err)
+			case !c.ready && (len(notYet.Reasons) != 1 || !strings.Contains(notYet.Reasons[0], "start was never observed")):
+				t.Errorf("reasons are %q", notYet.Reasons)
+			}
+		})
+	}
+}
