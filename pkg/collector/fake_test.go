@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -214,5 +213,3 @@ func (b *bench) want(id string, facts ...behavior.Fact) {
 }
 
 func cgroupOf(uid, id string) string { return "/kubepods/burstable/pod" + uid + "/" + id }
-
-func pidName(pid int) string { return strconv.Itoa(pid) }

@@ -56,7 +56,7 @@ func (Engine) Name() string { return Name }
 // Annotations are the posture annotations that a Namespace needs while its
 // furthest workload is at the stage; nil when it needs none.
 func Annotations(stage policy.Stage) map[string]string {
-	posture := ""
+	var posture string
 	switch stage {
 	case policy.Audit:
 		posture = PostureAudit
