@@ -45,13 +45,13 @@ func (e *OpenError) Unwrap() []error { return []error{e.Reason, e.Err} }
 func (e *OpenError) Hint() string {
 	switch {
 	case errors.Is(e.Reason, ErrNoBTF):
-		return "use a kernel of 5.8 or later that is built with CONFIG_DEBUG_INFO_BTF=y"
+		return "use a kernel of 5.10 or later that is built with CONFIG_DEBUG_INFO_BTF=y"
 	case errors.Is(e.Reason, ErrLockdown):
 		return "the node runs in lockdown mode confidentiality, which forbids to read kernel memory; mode integrity allows it"
 	case errors.Is(e.Reason, ErrPermission):
 		return "run as root with all capabilities (a privileged pod), or at least BPF, PERFMON, NET_ADMIN and SYS_ADMIN"
 	default:
-		return "use a kernel of 5.8 or later with tracepoints and control group BPF"
+		return "use a kernel of 5.10 or later with tracepoints and control group BPF"
 	}
 }
 

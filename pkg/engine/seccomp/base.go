@@ -28,8 +28,9 @@ func base() []string {
 // process), and that give it nothing: they work on what the process already
 // holds, reach no other process, no name and no peer, and gain no privilege. A
 // profile that lacks one breaks a service on a busy day and stops no attack, so
-// they are in every profile. Each is also in the default profile of container
-// runtimes (moby's and containerd's), without a condition.
+// they are in every profile. Each is also in moby's default profile
+// (profiles/seccomp/default.json) without a condition. The exception to "no other
+// process" is tgkill, which base has in any case.
 func everyday() []string {
 	return []string{
 		// Memory of its own.

@@ -56,7 +56,7 @@ func (e *ReadyError) Hint() string {
 		case strings.HasPrefix(n.Reason, refusedReason):
 			return "the collector needs privileged pods in namespace " + manifests.Namespace + ": exempt it where an admission policy forbids them"
 		case strings.Contains(n.Reason, "BTF"):
-			return "the nodes need a kernel of 5.8 or later that is built with CONFIG_DEBUG_INFO_BTF=y"
+			return "the nodes need a kernel of 5.10 or later that is built with CONFIG_DEBUG_INFO_BTF=y"
 		}
 	}
 	return ""
