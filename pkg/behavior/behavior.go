@@ -23,12 +23,51 @@ const (
 	Process    Kind = "process"
 	File       Kind = "file"
 	Network    Kind = "network"
+	DNS        Kind = "dns"    // a name that was asked for
+	Socket     Kind = "socket" // a socket that was made, of whatever family
 	Capability Kind = "capability"
 	Syscall    Kind = "syscall"
 )
 
 // Kinds lists every kind, in the order in which people are shown them.
-func Kinds() []Kind { return []Kind{Process, File, Network, Capability, Syscall} }
+func Kinds() []Kind { return []Kind{Process, File, Network, DNS, Socket, Capability, Syscall} }
+
+// Origin tells how a process came to run in its container.
+type Origin string
+
+// Origins. The empty one is the container's own: its entrypoint and what that
+// started. A policy is learned from that and from Probe; Exec is what people did.
+const (
+	OriginProbe Origin = "probe" // a probe or lifecycle hook that the pod's specification names
+	OriginExec  Origin = "exec"  // entered from outside: kubectl exec, an ephemeral container, nsenter
+)
+
+// Operation says what was done with a file, where that is more than to open it.
+// Access then says what it comes to for a policy.
+type Operation string
+
+// Operations. The empty one opened the file.
+const (
+	OpRename   Operation = "rename" // Path is the old name (Access w) or the new one (wc)
+	OpLink     Operation = "link"   // Path is the file that got another name (r), or that name (wc)
+	OpSymlink  Operation = "symlink"
+	OpUnlink   Operation = "unlink"
+	OpMkdir    Operation = "mkdir"
+	OpRmdir    Operation = "rmdir"
+	OpMknod    Operation = "mknod"
+	OpTruncate Operation = "truncate"
+	OpChmod    Operation = "chmod"
+	OpChown    Operation = "chown"
+	OpXattr    Operation = "xattr"    // set or removed an extended attribute
+	OpExecMap  Operation = "exec-map" // mapped it with the right to execute it
+	OpConnect  Operation = "connect"  // to a Unix socket with this path
+	OpBind     Operation = "bind"     // made a Unix socket with this path
+)
+
+// Operations lists every operation.
+func Operations() []Operation {
+	return []Operation{OpRename, OpLink, OpSymlink, OpUnlink, OpMkdir, OpRmdir, OpMknod, OpTruncate, OpChmod, OpChown, OpXattr, OpExecMap, OpConnect, OpBind}
+}
 
 // Access says what a file was opened for: bits that add up.
 type Access uint8
@@ -103,9 +142,12 @@ type Peer struct {
 	Workload  string   `json:"workload,omitempty"`  // workload: Workload.Slug, such as deployment-web
 	// Labels are the stable labels of a workload's pods in the form of
 	// FormatLabels; those that change with every rollout are left out.
-	Labels  string     `json:"labels,omitempty"`
-	Service string     `json:"service,omitempty"` // Service that it was reached through, such as api:80
-	Address netip.Addr `json:"address,omitzero"`  // node, API server, outside, or not yet resolved
+	Labels  string `json:"labels,omitempty"`
+	Service string `json:"service,omitempty"` // Service that it was reached through, such as api:80
+	// Name is what the container had asked DNS for when it was given the
+	// address, in lower case and without the last dot.
+	Name    string     `json:"name,omitempty"`
+	Address netip.Addr `json:"address,omitzero"` // node, API server, outside, or not yet resolved
 }
 
 // String names the peer for people.
@@ -122,6 +164,9 @@ func (p Peer) String() string {
 	case PeerSelf:
 		return "itself"
 	case PeerOutside:
+		if p.Name != "" {
+			return p.Name + " (outside, " + p.Address.String() + ")"
+		}
 		return p.Address.String() + " (outside)"
 	}
 	if p.Address.IsValid() {
@@ -143,35 +188,69 @@ type Fact struct {
 	// namespaces, before its entrypoint or to enter it.
 	Runtime bool `json:"runtime,omitempty"`
 
+	// Origin tells the container's own processes from those that entered it.
+	Origin Origin `json:"origin,omitempty"`
+
 	// Parent of a process: the parent's executable at the time of exec, empty
 	// when the parent is outside the container (its entrypoint, or an exec
-	// session).
+	// session). Of other facts, the parent's executable is in the Evidence.
 	Parent string `json:"parent,omitempty"`
 	// Path of a process (the executable that was run) or of a file, resolved by
 	// the kernel: no symlinks, absolute in the container's mount namespace.
 	Path   string `json:"path,omitempty"`
 	Access Access `json:"access,omitempty"` // of a file
+	// Operation on a file; empty for an open.
+	Operation Operation `json:"operation,omitempty"`
+	// Interpreter of a script, which is the process's Path.
+	Interpreter string `json:"interpreter,omitempty"`
+	// Deleted: the executable or the file had no name any more when it was used;
+	// Path is where it was.
+	Deleted bool `json:"deleted,omitempty"`
+	// Arguments of a process, only where a person asked for them; of a capability
+	// those of its system call, in words: AF_INET, SOCK_RAW, IPPROTO_ICMP.
+	Arguments string `json:"arguments,omitempty"`
 
 	Direction Direction `json:"direction,omitempty"` // of a network fact
-	Protocol  string    `json:"protocol,omitempty"`  // tcp, udp
+	Protocol  string    `json:"protocol,omitempty"`  // tcp, udp, sctp, icmp, icmpv6, or a number
 	// Port is the one that a policy names: the peer's for egress, the
 	// container's own for ingress and listen; after Service translation.
 	Port uint16 `json:"port,omitempty"`
 	Peer Peer   `json:"peer,omitzero"`
+	// Via is the address and port that the container asked for, where Service
+	// translation made another one of it.
+	Via netip.AddrPort `json:"via,omitzero"`
 
-	Name    string `json:"name,omitempty"`    // capability (NET_RAW) or syscall (openat)
+	Family string `json:"family,omitempty"` // of a socket: inet, inet6, unix, netlink, packet, or a number
+	Type   string `json:"type,omitempty"`   // of a socket: stream, dgram, raw, ...; of a DNS question: A, AAAA, ...
+	Target string `json:"target,omitempty"` // DNS: the name that the answer leads to (CNAME, SRV)
+
+	Name    string `json:"name,omitempty"`    // capability (NET_RAW), syscall (openat) or name asked for
 	Syscall string `json:"syscall,omitempty"` // capability: the system call in which it was checked
 	Refused bool   `json:"refused,omitempty"` // capability: it was asked for and not granted
 	Arch    string `json:"arch,omitempty"`    // syscall: amd64, 386, arm64, arm
 }
 
+// Own tells whether the container itself did it, by its own tree of processes or
+// for a probe that its specification names: not its runtime, and nobody who
+// entered it from outside.
+func (f Fact) Own() bool { return !f.Runtime && f.Origin != OriginExec }
+
 // Validate tells whether the fact is one that a collector may state. A fact from
 // a file or from the wire is validated before it is believed.
 func (f Fact) Validate() error {
-	for _, s := range []string{f.Exe, f.Parent, f.Path, f.Name, f.Syscall, f.Arch, f.Protocol, f.Peer.Workload, f.Peer.Namespace, f.Peer.Labels, f.Peer.Service} {
+	for _, s := range []string{f.Exe, f.Parent, f.Path, f.Name, f.Syscall, f.Arch, f.Protocol, f.Peer.Workload, f.Peer.Namespace, f.Peer.Labels,
+		f.Peer.Service, f.Peer.Name, f.Interpreter, f.Arguments, f.Family, f.Type, f.Target} {
 		if !IsEscaped(s) {
 			return fmt.Errorf("%s fact: %s is not escaped text", Escape(string(f.Kind)), Escape(s))
 		}
+	}
+	switch f.Origin {
+	case "", OriginProbe, OriginExec:
+	default:
+		return fmt.Errorf("%s fact of unknown origin %q", Escape(string(f.Kind)), Escape(string(f.Origin)))
+	}
+	if f.Operation != "" && (f.Kind != File || !slices.Contains(Operations(), f.Operation)) {
+		return fmt.Errorf("%s fact with operation %q", Escape(string(f.Kind)), Escape(string(f.Operation)))
 	}
 	switch f.Kind {
 	case Process, File:
@@ -188,7 +267,11 @@ func (f Fact) Validate() error {
 		if f.Protocol == "" {
 			return fmt.Errorf("network fact without a protocol")
 		}
-	case Capability, Syscall:
+	case Socket:
+		if f.Family == "" || f.Type == "" {
+			return fmt.Errorf("socket fact without family or type")
+		}
+	case DNS, Capability, Syscall:
 		if f.Name == "" {
 			return fmt.Errorf("%s fact without a name", f.Kind)
 		}
@@ -196,55 +279,6 @@ func (f Fact) Validate() error {
 		return fmt.Errorf("fact of unknown kind %q", Escape(string(f.Kind)))
 	}
 	return nil
-}
-
-// String says the fact in words, for people.
-func (f Fact) String() string {
-	exe := f.Exe
-	if exe == "" {
-		exe = "(runtime)"
-	}
-	switch f.Kind {
-	case Process:
-		parent := f.Parent
-		if parent == "" {
-			parent = "(outside the container)"
-		}
-		return fmt.Sprintf("%s runs %s", parent, f.Path)
-	case File:
-		var verbs []string
-		for _, v := range []struct {
-			bit  Access
-			word string
-		}{{Read, "reads"}, {Write, "writes"}, {Create, "creates"}} {
-			if f.Access.Has(v.bit) {
-				verbs = append(verbs, v.word)
-			}
-		}
-		return fmt.Sprintf("%s %s %s", exe, strings.Join(verbs, " and "), f.Path)
-	case Network:
-		via := ""
-		if f.Peer.Service != "" {
-			via = " (service " + f.Peer.Service + ")"
-		}
-		switch f.Direction {
-		case Listen:
-			return fmt.Sprintf("%s listens on %s/%d", exe, f.Protocol, f.Port)
-		case Ingress:
-			return fmt.Sprintf("%s is reached on %s/%d by %s", exe, f.Protocol, f.Port, f.Peer)
-		default:
-			return fmt.Sprintf("%s connects to %s on %s/%d%s", exe, f.Peer, f.Protocol, f.Port, via)
-		}
-	case Capability:
-		verb := "uses"
-		if f.Refused {
-			verb = "is refused"
-		}
-		return fmt.Sprintf("%s %s capability %s in %s", exe, verb, f.Name, f.Syscall)
-	case Syscall:
-		return fmt.Sprintf("calls %s (%s)", f.Name, f.Arch)
-	}
-	return string(f.Kind)
 }
 
 // Compare orders facts totally: by kind as people are shown them, then field by
@@ -270,6 +304,16 @@ func Compare(a, b Fact) int {
 		cmp.Compare(a.Access, b.Access),
 		cmp.Compare(a.Syscall, b.Syscall),
 		compareBool(a.Refused, b.Refused),
+		cmp.Compare(a.Origin, b.Origin),
+		cmp.Compare(a.Operation, b.Operation),
+		cmp.Compare(a.Interpreter, b.Interpreter),
+		compareBool(a.Deleted, b.Deleted),
+		cmp.Compare(a.Arguments, b.Arguments),
+		a.Via.Compare(b.Via),
+		cmp.Compare(a.Family, b.Family),
+		cmp.Compare(a.Type, b.Type),
+		cmp.Compare(a.Target, b.Target),
+		cmp.Compare(a.Peer.Name, b.Peer.Name),
 	)
 }
 

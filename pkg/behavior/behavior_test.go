@@ -21,14 +21,27 @@ func random(r *rand.Rand) Profile {
 			{Kind: Network, Direction: Egress, Protocol: "tcp", Port: uint16(r.IntN(3)), Peer: Peer{Kind: PeerOutside, Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(r.IntN(3))})}},
 			{Kind: Syscall, Name: fmt.Sprint("s", r.IntN(4)), Arch: "amd64"},
 			{Kind: Capability, Name: "NET_RAW", Syscall: "socket", Refused: r.IntN(2) == 0},
-		}[r.IntN(5)]
-		p.Add(f, Evidence{First: at(), Last: at(), Pods: map[string]uint64{fmt.Sprint("pod", r.IntN(3)): uint64(r.IntN(9))}})
+			{Kind: File, Exe: "/a", Path: "/d", Access: Write, Operation: Operations()[r.IntN(len(Operations()))], Deleted: r.IntN(2) == 0},
+			{Kind: DNS, Exe: "/a", Name: "a.example", Type: []string{"A", "AAAA"}[r.IntN(2)], Target: []string{"", "b.example"}[r.IntN(2)]},
+			{Kind: Socket, Exe: "/a", Family: "inet", Type: "raw", Protocol: []string{"icmp", "tcp"}[r.IntN(2)], Origin: []Origin{"", OriginExec}[r.IntN(2)]},
+		}[r.IntN(8)]
+		e := Evidence{First: at(), Last: at(), Pods: map[string]uint64{fmt.Sprint("pod", r.IntN(3)): uint64(r.IntN(9))}, Snapshot: r.IntN(2) == 0}
+		for i := range MaxParents + 2 {
+			if r.IntN(4) == 0 {
+				e.Parents = append(e.Parents, fmt.Sprint("/bin/", i))
+			}
+		}
+		p.Add(f, e)
 	}
 	p.Coverage = Coverage{
 		Pods:     map[string]PodCoverage{fmt.Sprint("pod", r.IntN(3)): {Node: fmt.Sprint("n", r.IntN(2)), Image: "i", From: at(), To: at(), Start: r.IntN(2) == 0}},
 		Replicas: r.IntN(3),
 		Lost:     map[string]uint64{"n: ring full": uint64(r.IntN(3))},
 		Gaps:     []string{fmt.Sprint("gap", r.IntN(2))},
+		LostAt:   map[string]Span{"n: ring full": {at(), at()}},
+		Hooks:    map[Kind][]string{File: {[]string{"fentry", "tracepoint"}[r.IntN(2)]}},
+		Maps:     map[string]MapUse{"n: files": {r.Uint64N(4), 4}},
+		Mounts:   map[string]Mount{"/data": {"data", []string{"emptyDir", "hostPath"}[r.IntN(2)], r.IntN(2) == 0}},
 	}
 	return p
 }
@@ -93,7 +106,11 @@ func TestCompareLooksAtEveryField(t *testing.T) {
 		case reflect.Bool:
 			v.SetBool(true)
 		default:
-			v.Set(reflect.ValueOf(netip.IPv6Loopback()))
+			if v.Type() == reflect.TypeFor[netip.AddrPort]() {
+				v.Set(reflect.ValueOf(netip.AddrPortFrom(netip.IPv6Loopback(), 1)))
+			} else {
+				v.Set(reflect.ValueOf(netip.IPv6Loopback()))
+			}
 		}
 		if Compare(a, b) == 0 {
 			t.Errorf("facts that differ in %s compare as equal", name)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,11 +17,20 @@ type Coverage struct {
 	// observed, the highest if it changed. More replicas than pods means that
 	// some were never seen.
 	Replicas int `json:"replicas,omitempty"`
-	// Lost counts facts that were seen to be lost, by node and reason, such as
-	// "node-1: ring buffer full".
-	Lost map[string]uint64 `json:"lost,omitempty"`
+	// Lost counts facts that were seen to be lost, by node (or pod) and reason,
+	// such as "node-1: ring buffer full"; LostAt says when, for the same keys.
+	Lost   map[string]uint64 `json:"lost,omitempty"`
+	LostAt map[string]Span   `json:"lostAt,omitempty"`
 	// Gaps say in words, sorted, what could not be observed at all.
 	Gaps []string `json:"gaps,omitempty"`
+	// Hooks are the families of kernel hooks that observed each kind of fact,
+	// sorted: tracepoint, fentry, kprobe, cgroup, snapshot.
+	Hooks map[Kind][]string `json:"hooks,omitempty"`
+	// Maps are the kernel maps' high-water marks, by node and map, such as
+	// "node-1: files".
+	Maps map[string]MapUse `json:"maps,omitempty"`
+	// Mounts are what was mounted in the container, by the path where.
+	Mounts map[string]Mount `json:"mounts,omitempty"`
 }
 
 // PodCoverage is what was observed of one pod's container.
@@ -30,6 +40,52 @@ type PodCoverage struct {
 	From  time.Time `json:"from"`            // UTC, whole seconds
 	To    time.Time `json:"to"`
 	Start bool      `json:"start,omitempty"` // the container's start was observed
+	// Ready, Steady and Terminated: the container was observed becoming ready,
+	// being ready for SteadyAfter without a new fact, and ending.
+	Ready      bool `json:"ready,omitempty"`
+	Steady     bool `json:"steady,omitempty"`
+	Terminated bool `json:"terminated,omitempty"`
+	// Restarts of the container that were observed.
+	Restarts int `json:"restarts,omitempty"`
+}
+
+// SteadyAfter is how long a ready container must do nothing new before what was
+// seen of it counts as its steady state. Five minutes cover the usual probe,
+// reconnect and cache intervals; a nightly job it cannot cover.
+const SteadyAfter = 5 * time.Minute
+
+// Span is from when to when something happened, UTC, whole seconds.
+type Span struct {
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+}
+
+// MapUse is how full a kernel map has been at most.
+type MapUse struct {
+	High uint64 `json:"high"` // entries
+	Size uint64 `json:"size"` // entries that fit
+}
+
+// Mount is one mount in a container: a volume of its pod, or what its runtime
+// puts there.
+type Mount struct {
+	Volume   string `json:"volume,omitempty"` // name in the pod's specification; empty for the runtime's
+	Kind     string `json:"kind,omitempty"`   // of the volume: emptyDir, secret, hostPath, ...; else the file system's type
+	ReadOnly bool   `json:"readOnly,omitempty"`
+}
+
+// MountOf finds the mount that an absolute, escaped path is in, and where that
+// is; false for the container's root file system.
+func (c Coverage) MountOf(path string) (string, Mount, bool) {
+	for at := path; len(at) > 1; at = at[:max(1, strings.LastIndexByte(at, '/'))] {
+		if m, ok := c.Mounts[at]; ok {
+			return at, m, true
+		}
+		if strings.LastIndexByte(at, '/') < 0 {
+			break
+		}
+	}
+	return "/", Mount{}, false
 }
 
 // MergeCoverage joins two coverages of one subject; it shares no memory with
@@ -48,7 +104,8 @@ func MergeCoverage(a, b Coverage) Coverage {
 			m.Pods[name] = PodCoverage{
 				Node: max(old.Node, p.Node), Image: max(old.Image, p.Image),
 				From: earlier(old.From, p.From), To: later(old.To, p.To),
-				Start: old.Start || p.Start,
+				Start: old.Start || p.Start, Ready: old.Ready || p.Ready, Steady: old.Steady || p.Steady,
+				Terminated: old.Terminated || p.Terminated, Restarts: max(old.Restarts, p.Restarts),
 			}
 		}
 		for reason, n := range c.Lost {
@@ -58,10 +115,31 @@ func MergeCoverage(a, b Coverage) Coverage {
 			m.Lost[reason] = max(m.Lost[reason], n)
 		}
 		m.Gaps = append(m.Gaps, c.Gaps...)
+		m.LostAt = join(m.LostAt, c.LostAt, func(a, b Span) Span { return Span{earlier(a.First, b.First), later(a.Last, b.Last)} })
+		m.Hooks = join(m.Hooks, c.Hooks, union)
+		m.Maps = join(m.Maps, c.Maps, func(a, b MapUse) MapUse { return MapUse{max(a.High, b.High), max(a.Size, b.Size)} })
+		m.Mounts = join(m.Mounts, c.Mounts, func(a, b Mount) Mount {
+			return Mount{max(a.Volume, b.Volume), max(a.Kind, b.Kind), a.ReadOnly && b.ReadOnly}
+		})
 	}
 	slices.Sort(m.Gaps)
 	m.Gaps = slices.Compact(m.Gaps)
 	return m
+}
+
+// join puts b's entries into a, which it may change; nil when both are empty.
+func join[K comparable, V any](a, b map[K]V, both func(V, V) V) map[K]V {
+	for k, v := range b {
+		if a == nil {
+			a = map[K]V{}
+		}
+		old, ok := a[k]
+		if !ok {
+			old = v
+		}
+		a[k] = both(old, v)
+	}
+	return a
 }
 
 // Shortfalls say in words what keeps the coverage from being complete as an

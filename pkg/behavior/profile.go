@@ -14,7 +14,17 @@ type Evidence struct {
 	// Pods holds, by pod name, how often the fact was seen there: at least so
 	// often, since counts of one pod that were taken twice are not added up.
 	Pods map[string]uint64 `json:"pods"`
+	// Parents are the executables of the parents of the processes that were seen
+	// doing it, sorted, at most MaxParents; "" for a parent outside the
+	// container. Left out where nobody looked.
+	Parents []string `json:"parents,omitempty"`
+	// Snapshot: it was only found as something that was there before the
+	// collector came, never seen being done.
+	Snapshot bool `json:"snapshot,omitempty"`
 }
+
+// MaxParents bounds Evidence.Parents.
+const MaxParents = 4
 
 // Count is how often the fact was seen in all pods together, at least.
 func (e Evidence) Count() uint64 {
@@ -28,13 +38,27 @@ func (e Evidence) Count() uint64 {
 // MergeEvidence joins two pieces of evidence for one fact. It shares no memory
 // with them.
 func MergeEvidence(a, b Evidence) Evidence {
-	m := Evidence{First: earlier(a.First, b.First), Last: later(a.Last, b.Last), Pods: make(map[string]uint64, max(len(a.Pods), len(b.Pods)))}
+	m := Evidence{First: earlier(a.First, b.First), Last: later(a.Last, b.Last), Pods: make(map[string]uint64, max(len(a.Pods), len(b.Pods))),
+		Snapshot: a.Snapshot && b.Snapshot, Parents: union(a.Parents, b.Parents)}
+	if len(m.Parents) > MaxParents {
+		m.Parents = m.Parents[:MaxParents]
+	}
 	for _, pods := range []map[string]uint64{a.Pods, b.Pods} {
 		for pod, n := range pods {
 			m.Pods[pod] = max(m.Pods[pod], n)
 		}
 	}
 	return m
+}
+
+// union joins two lists of strings: sorted, each once; nil when both are empty.
+func union(a, b []string) []string {
+	if len(a)+len(b) == 0 {
+		return nil
+	}
+	list := slices.Concat(a, b)
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // Observed is a fact with its evidence.

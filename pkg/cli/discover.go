@@ -207,7 +207,7 @@ func summaryTable(plan rollout.Plan) (headings []string, rows [][]string) {
 	headings = []string{"WORKLOAD", "STAGE", "CHANGE"}
 	if observed {
 		headings = []string{"WORKLOAD", "CONTAINERS", "STAGE", "CHANGE"}
-		for _, k := range behavior.Kinds() {
+		for _, k := range columns() {
 			headings = append(headings, strings.ToUpper(kindShort(k)))
 		}
 		if ruled {
@@ -221,7 +221,7 @@ func summaryTable(plan rollout.Plan) (headings []string, rows [][]string) {
 			continue
 		}
 		row := []string{w.Workload.String(), strings.Join(w.Containers, ","), string(w.Stage), string(w.Change)}
-		for _, k := range behavior.Kinds() {
+		for _, k := range columns() {
 			row = append(row, fmt.Sprint(w.Facts[k]))
 		}
 		if ruled {
@@ -240,6 +240,12 @@ func noteText(n rollout.Note) string {
 		}
 	}
 	return strings.Join(about, "/") + ": " + n.Text
+}
+
+// columns are the kinds that have one: what a person allows or not. Names asked
+// for and sockets made are in the JSON.
+func columns() []behavior.Kind {
+	return []behavior.Kind{behavior.Process, behavior.File, behavior.Network, behavior.Capability, behavior.Syscall}
 }
 
 // kindShort is a kind as a column's heading.

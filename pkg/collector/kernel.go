@@ -3,8 +3,6 @@
 package collector
 
 import (
-	"context"
-
 	"github.com/autopolicy/kubectl-autopolicy/pkg/probe"
 )
 
@@ -20,13 +18,6 @@ func Attach() (Kernel, error) {
 		return Kernel{}, err
 	}
 	return Kernel{p}, nil
-}
-
-// Run implements Probe.
-func (k Kernel) Run(ctx context.Context, take func(Record)) error {
-	return k.Probe.Run(ctx, func(r probe.Record) {
-		take(Record{MountNS: r.MountNS, PID: r.PID, CgroupNames: r.CgroupNames, ID: r.ID, Time: r.Time, Fact: r.Fact, Truncated: r.Truncated})
-	})
 }
 
 // Missing implements Probe.

@@ -6,20 +6,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/probe"
 )
 
 // Record is one new fact of one mount namespace, as the kernel told it.
-type Record struct {
-	MountNS     uint32
-	PID         int      // in the host's PID namespace
-	CgroupNames []string // of the process, from leaf to root; may be left out
-	ID          uint64   // of the fact in that namespace, for Counts; 0 when it is not counted
-	Time        time.Time
-	Fact        behavior.Fact
-	Truncated   bool // a path did not fit and is cut
-}
+type Record = probe.Record
 
 // SyscallSet holds system calls of one architecture, by name.
 type SyscallSet = probe.SyscallSet

@@ -35,6 +35,9 @@ type Options struct {
 	// one executable to one end, from which on the folder's files are allowed to
 	// it. Zero means the constant of the same name.
 	Siblings int
+	// Entered learns also from processes that entered the container from
+	// outside, such as those of kubectl exec.
+	Entered bool
 }
 
 // Rules makes the rules of one workload from the profiles of its containers;
@@ -98,6 +101,10 @@ func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Note, err
 		switch {
 		case f.Fact.Runtime:
 			notes.runtime++
+		case f.Fact.Origin == behavior.OriginExec && !o.Entered:
+			notes.entered++
+		case f.Fact.Kind == behavior.DNS || f.Fact.Kind == behavior.Socket:
+			// What they allow is a rule for the peer or the protocol.
 		case f.Fact.Kind == behavior.Capability && f.Fact.Refused:
 			notes.refused = append(notes.refused, f.Fact)
 		default:
@@ -124,7 +131,7 @@ func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Note, err
 func intent(f behavior.Fact) policy.Rule {
 	r := policy.Rule{Kind: f.Kind, Path: f.Path, Access: f.Access, Direction: f.Direction, Protocol: f.Protocol,
 		Port: f.Port, Peer: f.Peer, Name: f.Name, Arch: f.Arch}
-	r.Peer.Service = ""
+	r.Peer.Service, r.Peer.Name = "", ""
 	if f.Kind == behavior.Process || f.Kind == behavior.File {
 		r.Match = policy.Exact
 	}
@@ -196,6 +203,7 @@ func (g groups) rules(container string) []policy.Rule {
 // notes collects what is not learned and why.
 type notes struct {
 	runtime    int
+	entered    int
 	refused    []behavior.Fact
 	unresolved []behavior.Fact
 }
@@ -207,6 +215,9 @@ func (n notes) list(container string) []policy.Note {
 	}
 	if n.runtime > 0 {
 		note("%d facts are what the container's runtime did before the first program or to enter the container; they are not learned", n.runtime)
+	}
+	if n.entered > 0 {
+		note("%d facts are of processes that entered the container from outside, such as by kubectl exec; they are not learned", n.entered)
 	}
 	byName := map[string][]string{}
 	for _, f := range n.refused {

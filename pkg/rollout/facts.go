@@ -11,9 +11,9 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
 )
 
-// judgeable tells whether a policy has a say in a fact: not in what the
-// container's runtime did, nor in what the kernel refused anyway.
-func judgeable(f behavior.Fact) bool { return !f.Runtime && !f.Refused }
+// judgeable tells whether a policy is held to a fact: not to what the container's
+// runtime or people who entered it did, nor to what the kernel refused anyway.
+func judgeable(f behavior.Fact) bool { return f.Own() && !f.Refused }
 
 // learnable tells whether there is anything to make rules of.
 func learnable(ps behavior.Profiles) bool {

@@ -3,8 +3,6 @@ package wire
 import (
 	"errors"
 	"fmt"
-	"math"
-	"net/netip"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -21,6 +19,7 @@ const (
 	MaxText       = 4 * 4096       // bytes of one string: a longest path, every byte escaped
 	MaxContainers = 4096           // containers of one batch
 	MaxReasons    = 256            // entries of one list of losses
+	MaxMounts     = 1024           // mounts of one container
 	maxName       = 4 * 253        // bytes of an API name
 	batchBytes    = MaxMessage / 8 // a sender closes a batch at this size
 )
@@ -48,6 +47,8 @@ type Observation struct {
 	Fact        behavior.Fact
 	Count       uint64
 	First, Last time.Time // UTC, whole seconds
+	Parents     []string  // as in behavior.Evidence
+	Snapshot    bool      // as in behavior.Evidence
 }
 
 // Container is what one collector knows of one container.
@@ -58,8 +59,13 @@ type Container struct {
 	Image               string // with its digest where it is known
 	From, To            time.Time
 	Start               bool // its start was observed
-	Lost                map[string]uint64
-	Facts               []Observation
+	// As in behavior.PodCoverage.
+	Ready, Steady, Terminated bool
+	Restarts                  int
+	Lost                      map[string]uint64
+	LostAt                    map[string]behavior.Span
+	Mounts                    map[string]behavior.Mount
+	Facts                     []Observation
 }
 
 // Status is how a collector is doing.
@@ -71,7 +77,10 @@ type Status struct {
 	Facts, NewFacts      uint64 // NewFacts: in the last 10 seconds
 	Unattributed         uint64
 	Lost                 map[string]uint64
+	LostAt               map[string]behavior.Span
 	Missing, Problems    []string
+	Hooks                map[behavior.Kind][]string // as in behavior.Coverage
+	Maps                 map[string]behavior.MapUse
 }
 
 // Batch is a part of what a Pull gives.
@@ -122,7 +131,15 @@ func decodeContainer(m *wirepb.Container) (Container, error) {
 	if err := texts(maxName, c.Namespace, c.Pod, c.UID, c.Name, c.ID, c.Image); err != nil {
 		return Container{}, err
 	}
+	c.Ready, c.Steady, c.Terminated, c.Restarts = m.GetReadySeen(), m.GetSteadySeen(), m.GetTerminationSeen(), int(m.GetRestarts())
 	if err := losses(c.Lost); err != nil {
+		return Container{}, err
+	}
+	var err error
+	if c.LostAt, err = decodeSpans(m.GetLostAt()); err != nil {
+		return Container{}, err
+	}
+	if c.Mounts, err = decodeMounts(m.GetMounts()); err != nil {
 		return Container{}, err
 	}
 	if n := len(m.GetFacts()); n > MaxFacts {
@@ -138,83 +155,16 @@ func decodeContainer(m *wirepb.Container) (Container, error) {
 	return c, nil
 }
 
-func decodeFact(m *wirepb.Fact) (Observation, error) {
-	if m.GetPort() > math.MaxUint16 || m.GetAccess() > uint32(behavior.Read|behavior.Write|behavior.Create) {
-		return Observation{}, refuse("fact with port %d, access %d", m.GetPort(), m.GetAccess())
-	}
-	f := behavior.Fact{
-		Kind: behavior.Kind(m.GetKind()), Exe: m.GetExe(), Runtime: m.GetRuntime(), Parent: m.GetParent(), Path: m.GetPath(),
-		Access: behavior.Access(m.GetAccess()), Direction: behavior.Direction(m.GetDirection()), Protocol: m.GetProtocol(),
-		Port: uint16(m.GetPort()), Name: m.GetName(), Syscall: m.GetSyscall(), Refused: m.GetRefused(), Arch: m.GetArch(),
-	}
-	if len(m.GetPeer()) > 0 {
-		address, ok := netip.AddrFromSlice(m.GetPeer())
-		if !ok {
-			return Observation{}, refuse("address of %d bytes", len(m.GetPeer()))
-		}
-		f.Peer.Address = address.Unmap()
-	}
-	if err := texts(MaxText, string(f.Kind), f.Exe, f.Parent, f.Path, string(f.Direction), f.Protocol, f.Name, f.Syscall, f.Arch); err != nil {
-		return Observation{}, err
-	}
-	if err := f.Validate(); err != nil {
-		return Observation{}, refuse("%v", err)
-	}
-	return Observation{Fact: f, Count: m.GetCount(), First: fromUnix(m.GetFirst()), Last: fromUnix(m.GetLast())}, nil
-}
-
-// DecodeStatus checks a status and turns it into Go types.
-func DecodeStatus(m *wirepb.StatusReply) (Status, error) {
-	s := Status{
-		Version: m.GetVersion(), Epoch: m.GetEpoch(), Node: m.GetNode(), Ready: m.GetReady(),
-		Started: fromUnix(m.GetStarted()), Deadline: fromUnix(m.GetDeadline()),
-		Pods: int(m.GetPods()), Containers: int(m.GetContainers()), Facts: m.GetFacts(), NewFacts: m.GetNewFacts(),
-		Unattributed: m.GetUnattributed(), Lost: m.GetLost(), Missing: m.GetMissing(), Problems: m.GetProblems(),
-	}
-	if len(s.Missing) > MaxReasons || len(s.Problems) > MaxReasons {
-		return Status{}, refuse("status with %d missing features and %d problems", len(s.Missing), len(s.Problems))
-	}
-	if err := texts(maxName, s.Version, s.Epoch, s.Node); err != nil {
-		return Status{}, err
-	}
-	if err := texts(MaxText, append(s.Missing, s.Problems...)...); err != nil {
-		return Status{}, err
-	}
-	return s, losses(s.Lost)
-}
-
-// EncodeStatus is the inverse of DecodeStatus.
-func EncodeStatus(s Status) *wirepb.StatusReply {
-	return &wirepb.StatusReply{
-		Version: s.Version, Epoch: s.Epoch, Node: s.Node, Ready: s.Ready, Started: toUnix(s.Started), Deadline: toUnix(s.Deadline),
-		Pods: uint32(s.Pods), Containers: uint32(s.Containers), Facts: s.Facts, NewFacts: s.NewFacts,
-		Unattributed: s.Unattributed, Lost: s.Lost, Missing: s.Missing, Problems: s.Problems,
-	}
-}
-
 // EncodeContainer turns a container and its facts into a message.
 func EncodeContainer(c Container) *wirepb.Container {
 	m := &wirepb.Container{
 		Namespace: c.Namespace, Pod: c.Pod, PodUid: c.UID, Name: c.Name, Id: c.ID, Image: c.Image,
 		From: toUnix(c.From), To: toUnix(c.To), StartSeen: c.Start, Lost: c.Lost,
+		ReadySeen: c.Ready, SteadySeen: c.Steady, TerminationSeen: c.Terminated, Restarts: uint32(c.Restarts),
+		LostAt: encodeSpans(c.LostAt), Mounts: encodeMounts(c.Mounts),
 	}
 	for _, o := range c.Facts {
 		m.Facts = append(m.Facts, EncodeFact(o))
-	}
-	return m
-}
-
-// EncodeFact turns one observation into a message. Of a peer only the address
-// travels: who that is, the plugin finds out.
-func EncodeFact(o Observation) *wirepb.Fact {
-	f := o.Fact
-	m := &wirepb.Fact{
-		Kind: string(f.Kind), Exe: f.Exe, Runtime: f.Runtime, Parent: f.Parent, Path: f.Path, Access: uint32(f.Access),
-		Direction: string(f.Direction), Protocol: f.Protocol, Port: uint32(f.Port), Name: f.Name, Syscall: f.Syscall,
-		Refused: f.Refused, Arch: f.Arch, Count: o.Count, First: toUnix(o.First), Last: toUnix(o.Last),
-	}
-	if f.Peer.Address.IsValid() {
-		m.Peer = f.Peer.Address.Unmap().AsSlice()
 	}
 	return m
 }

@@ -26,19 +26,29 @@ func facts() []behavior.Fact {
 		{Kind: behavior.Network, Exe: "/a", Direction: behavior.Listen, Protocol: "udp", Port: 65535},
 		{Kind: behavior.Capability, Exe: "/a", Name: "NET_RAW", Syscall: "socket", Refused: true},
 		{Kind: behavior.Syscall, Name: "openat", Arch: "amd64"},
+		{Kind: behavior.Process, Path: "/run.sh", Interpreter: "/bin/sh", Arguments: "run.sh -x", Origin: behavior.OriginExec, Deleted: true},
+		{Kind: behavior.File, Exe: "/a", Path: "/b", Access: behavior.Write, Operation: behavior.OpUnlink},
+		{Kind: behavior.Network, Exe: "/a", Direction: behavior.Egress, Protocol: "tcp", Port: 8080, Via: netip.MustParseAddrPort("10.96.0.1:80"),
+			Peer: behavior.Peer{Address: netip.MustParseAddr("10.0.0.1"), Name: "api.example"}},
+		{Kind: behavior.DNS, Exe: "/a", Name: "api.example", Type: "CNAME", Target: "b.example"},
+		{Kind: behavior.Socket, Exe: "/a", Family: "inet", Type: "raw", Protocol: "icmp"},
 	}
 }
 
 func container() Container {
-	c := Container{Namespace: "shop", Pod: "web-1", UID: "u", Name: "web", ID: strings.Repeat("a", 64), Image: "web:1", From: at, To: at.Add(time.Minute), Start: true, Lost: map[string]uint64{"fact limit": 3}}
+	c := Container{Namespace: "shop", Pod: "web-1", UID: "u", Name: "web", ID: strings.Repeat("a", 64), Image: "web:1", From: at, To: at.Add(time.Minute), Start: true, Lost: map[string]uint64{"fact limit": 3},
+		Ready: true, Steady: true, Terminated: true, Restarts: 2, LostAt: map[string]behavior.Span{"fact limit": {First: at, Last: at}},
+		Mounts: map[string]behavior.Mount{"/data": {Volume: "data", Kind: "emptyDir", ReadOnly: true}}}
 	for i, f := range facts() {
-		c.Facts = append(c.Facts, Observation{Fact: f, Count: uint64(i + 1), First: at, Last: at.Add(time.Second)})
+		c.Facts = append(c.Facts, Observation{Fact: f, Count: uint64(i + 1), First: at, Last: at.Add(time.Second), Snapshot: i%2 == 0, Parents: []string{"/bin/sh"}})
 	}
 	return c
 }
 
 func TestABatchComesBackAsItWasSent(t *testing.T) {
-	status := Status{Version: "1", Epoch: "e", Node: "n", Ready: true, Started: at, Deadline: at, Pods: 1, Containers: 2, Facts: 3, NewFacts: 4, Unattributed: 5, Lost: map[string]uint64{"ring": 1}, Missing: []string{"capabilities"}, Problems: []string{"api away"}}
+	status := Status{Version: "1", Epoch: "e", Node: "n", Ready: true, Started: at, Deadline: at, Pods: 1, Containers: 2, Facts: 3, NewFacts: 4, Unattributed: 5, Lost: map[string]uint64{"ring": 1}, Missing: []string{"capabilities"}, Problems: []string{"api away"},
+		LostAt: map[string]behavior.Span{"ring": {First: at, Last: at}}, Hooks: map[behavior.Kind][]string{behavior.File: {"fentry", "tracepoint"}},
+		Maps: map[string]behavior.MapUse{"files": {High: 1, Size: 2}}}
 	var got []Batch
 	w := NewWriter("e", func(m *wirepb.Batch) error {
 		raw, err := proto.Marshal(m)

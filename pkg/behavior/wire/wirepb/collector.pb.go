@@ -72,11 +72,14 @@ type StatusReply struct {
 	Pods          uint32                 `protobuf:"varint,7,opt,name=pods,proto3" json:"pods,omitempty"`         // pods with at least one fact
 	Containers    uint32                 `protobuf:"varint,8,opt,name=containers,proto3" json:"containers,omitempty"`
 	Facts         uint64                 `protobuf:"varint,9,opt,name=facts,proto3" json:"facts,omitempty"`
-	NewFacts      uint64                 `protobuf:"varint,10,opt,name=new_facts,json=newFacts,proto3" json:"new_facts,omitempty"`                                                   // in the last 10 seconds
-	Unattributed  uint64                 `protobuf:"varint,11,opt,name=unattributed,proto3" json:"unattributed,omitempty"`                                                           // records whose container is not known
-	Lost          map[string]uint64      `protobuf:"bytes,12,rep,name=lost,proto3" json:"lost,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // facts lost on this node, by reason
-	Missing       []string               `protobuf:"bytes,13,rep,name=missing,proto3" json:"missing,omitempty"`                                                                      // kernel features that are not there, and what is not seen for it
-	Problems      []string               `protobuf:"bytes,14,rep,name=problems,proto3" json:"problems,omitempty"`                                                                    // what goes wrong just now, such as an API server that is away
+	NewFacts      uint64                 `protobuf:"varint,10,opt,name=new_facts,json=newFacts,proto3" json:"new_facts,omitempty"`                                                                    // in the last 10 seconds
+	Unattributed  uint64                 `protobuf:"varint,11,opt,name=unattributed,proto3" json:"unattributed,omitempty"`                                                                            // records whose container is not known
+	Lost          map[string]uint64      `protobuf:"bytes,12,rep,name=lost,proto3" json:"lost,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`                  // facts lost on this node, by reason
+	Missing       []string               `protobuf:"bytes,13,rep,name=missing,proto3" json:"missing,omitempty"`                                                                                       // kernel features that are not there, and what is not seen for it
+	Problems      []string               `protobuf:"bytes,14,rep,name=problems,proto3" json:"problems,omitempty"`                                                                                     // what goes wrong just now, such as an API server that is away
+	LostAt        map[string]*Span       `protobuf:"bytes,15,rep,name=lost_at,json=lostAt,proto3" json:"lost_at,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // when, by the reasons of lost
+	Hooks         map[string]string      `protobuf:"bytes,16,rep,name=hooks,proto3" json:"hooks,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`                 // kind of fact to the families of kernel hooks, joined by commas
+	Maps          map[string]*MapUse     `protobuf:"bytes,17,rep,name=maps,proto3" json:"maps,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`                   // kernel maps' high-water marks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -209,6 +212,191 @@ func (x *StatusReply) GetProblems() []string {
 	return nil
 }
 
+func (x *StatusReply) GetLostAt() map[string]*Span {
+	if x != nil {
+		return x.LostAt
+	}
+	return nil
+}
+
+func (x *StatusReply) GetHooks() map[string]string {
+	if x != nil {
+		return x.Hooks
+	}
+	return nil
+}
+
+func (x *StatusReply) GetMaps() map[string]*MapUse {
+	if x != nil {
+		return x.Maps
+	}
+	return nil
+}
+
+type Span struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         int64                  `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"` // Unix seconds
+	Last          int64                  `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Span) Reset() {
+	*x = Span{}
+	mi := &file_collector_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Span) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Span) ProtoMessage() {}
+
+func (x *Span) ProtoReflect() protoreflect.Message {
+	mi := &file_collector_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Span.ProtoReflect.Descriptor instead.
+func (*Span) Descriptor() ([]byte, []int) {
+	return file_collector_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Span) GetFirst() int64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Span) GetLast() int64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+type MapUse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	High          uint64                 `protobuf:"varint,1,opt,name=high,proto3" json:"high,omitempty"` // entries
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MapUse) Reset() {
+	*x = MapUse{}
+	mi := &file_collector_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MapUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MapUse) ProtoMessage() {}
+
+func (x *MapUse) ProtoReflect() protoreflect.Message {
+	mi := &file_collector_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MapUse.ProtoReflect.Descriptor instead.
+func (*MapUse) Descriptor() ([]byte, []int) {
+	return file_collector_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MapUse) GetHigh() uint64 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+func (x *MapUse) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type Mount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        string                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"` // name in the pod's specification; empty for the runtime's
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`     // of the volume, or the file system's type
+	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mount) Reset() {
+	*x = Mount{}
+	mi := &file_collector_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mount) ProtoMessage() {}
+
+func (x *Mount) ProtoReflect() protoreflect.Message {
+	mi := &file_collector_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mount.ProtoReflect.Descriptor instead.
+func (*Mount) Descriptor() ([]byte, []int) {
+	return file_collector_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Mount) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+func (x *Mount) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Mount) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
 type PullRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         string                 `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`           // of the batches that the caller has; empty for none
@@ -220,7 +408,7 @@ type PullRequest struct {
 
 func (x *PullRequest) Reset() {
 	*x = PullRequest{}
-	mi := &file_collector_proto_msgTypes[2]
+	mi := &file_collector_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -232,7 +420,7 @@ func (x *PullRequest) String() string {
 func (*PullRequest) ProtoMessage() {}
 
 func (x *PullRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_collector_proto_msgTypes[2]
+	mi := &file_collector_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -245,7 +433,7 @@ func (x *PullRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullRequest.ProtoReflect.Descriptor instead.
 func (*PullRequest) Descriptor() ([]byte, []int) {
-	return file_collector_proto_rawDescGZIP(), []int{2}
+	return file_collector_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PullRequest) GetEpoch() string {
@@ -284,7 +472,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_collector_proto_msgTypes[3]
+	mi := &file_collector_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -296,7 +484,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_collector_proto_msgTypes[3]
+	mi := &file_collector_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -309,7 +497,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_collector_proto_rawDescGZIP(), []int{3}
+	return file_collector_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Batch) GetEpoch() string {
@@ -348,25 +536,31 @@ func (x *Batch) GetStatus() *StatusReply {
 }
 
 type Container struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Pod           string                 `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
-	PodUid        string                 `protobuf:"bytes,3,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
-	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
-	Id            string                 `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`       // the runtime's, without its scheme
-	Image         string                 `protobuf:"bytes,6,opt,name=image,proto3" json:"image,omitempty"` // with its digest where it is known
-	From          int64                  `protobuf:"varint,7,opt,name=from,proto3" json:"from,omitempty"`  // Unix seconds: observed from, to
-	To            int64                  `protobuf:"varint,8,opt,name=to,proto3" json:"to,omitempty"`
-	StartSeen     bool                   `protobuf:"varint,9,opt,name=start_seen,json=startSeen,proto3" json:"start_seen,omitempty"`
-	Lost          map[string]uint64      `protobuf:"bytes,10,rep,name=lost,proto3" json:"lost,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	Facts         []*Fact                `protobuf:"bytes,11,rep,name=facts,proto3" json:"facts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Namespace       string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Pod             string                 `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
+	PodUid          string                 `protobuf:"bytes,3,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
+	Name            string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Id              string                 `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`       // the runtime's, without its scheme
+	Image           string                 `protobuf:"bytes,6,opt,name=image,proto3" json:"image,omitempty"` // with its digest where it is known
+	From            int64                  `protobuf:"varint,7,opt,name=from,proto3" json:"from,omitempty"`  // Unix seconds: observed from, to
+	To              int64                  `protobuf:"varint,8,opt,name=to,proto3" json:"to,omitempty"`
+	StartSeen       bool                   `protobuf:"varint,9,opt,name=start_seen,json=startSeen,proto3" json:"start_seen,omitempty"`
+	Lost            map[string]uint64      `protobuf:"bytes,10,rep,name=lost,proto3" json:"lost,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Facts           []*Fact                `protobuf:"bytes,11,rep,name=facts,proto3" json:"facts,omitempty"`
+	LostAt          map[string]*Span       `protobuf:"bytes,12,rep,name=lost_at,json=lostAt,proto3" json:"lost_at,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	ReadySeen       bool                   `protobuf:"varint,13,opt,name=ready_seen,json=readySeen,proto3" json:"ready_seen,omitempty"`                                                   // it was observed becoming ready,
+	SteadySeen      bool                   `protobuf:"varint,14,opt,name=steady_seen,json=steadySeen,proto3" json:"steady_seen,omitempty"`                                                // being ready for long without a new fact,
+	TerminationSeen bool                   `protobuf:"varint,15,opt,name=termination_seen,json=terminationSeen,proto3" json:"termination_seen,omitempty"`                                 // and ending
+	Restarts        uint32                 `protobuf:"varint,16,opt,name=restarts,proto3" json:"restarts,omitempty"`                                                                      // that were observed
+	Mounts          map[string]*Mount      `protobuf:"bytes,17,rep,name=mounts,proto3" json:"mounts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by path, escaped
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_collector_proto_msgTypes[4]
+	mi := &file_collector_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +572,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_collector_proto_msgTypes[4]
+	mi := &file_collector_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +585,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_collector_proto_rawDescGZIP(), []int{4}
+	return file_collector_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Container) GetNamespace() string {
@@ -471,6 +665,48 @@ func (x *Container) GetFacts() []*Fact {
 	return nil
 }
 
+func (x *Container) GetLostAt() map[string]*Span {
+	if x != nil {
+		return x.LostAt
+	}
+	return nil
+}
+
+func (x *Container) GetReadySeen() bool {
+	if x != nil {
+		return x.ReadySeen
+	}
+	return false
+}
+
+func (x *Container) GetSteadySeen() bool {
+	if x != nil {
+		return x.SteadySeen
+	}
+	return false
+}
+
+func (x *Container) GetTerminationSeen() bool {
+	if x != nil {
+		return x.TerminationSeen
+	}
+	return false
+}
+
+func (x *Container) GetRestarts() uint32 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
+}
+
+func (x *Container) GetMounts() map[string]*Mount {
+	if x != nil {
+		return x.Mounts
+	}
+	return nil
+}
+
 type Fact struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -490,13 +726,26 @@ type Fact struct {
 	Count         uint64                 `protobuf:"varint,15,opt,name=count,proto3" json:"count,omitempty"`
 	First         int64                  `protobuf:"varint,16,opt,name=first,proto3" json:"first,omitempty"` // Unix seconds
 	Last          int64                  `protobuf:"varint,17,opt,name=last,proto3" json:"last,omitempty"`
+	Origin        string                 `protobuf:"bytes,18,opt,name=origin,proto3" json:"origin,omitempty"`
+	Operation     string                 `protobuf:"bytes,19,opt,name=operation,proto3" json:"operation,omitempty"`
+	Interpreter   string                 `protobuf:"bytes,20,opt,name=interpreter,proto3" json:"interpreter,omitempty"`
+	Deleted       bool                   `protobuf:"varint,21,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	Arguments     string                 `protobuf:"bytes,22,opt,name=arguments,proto3" json:"arguments,omitempty"`
+	Via           []byte                 `protobuf:"bytes,23,opt,name=via,proto3" json:"via,omitempty"` // address before Service translation; none for the same
+	ViaPort       uint32                 `protobuf:"varint,24,opt,name=via_port,json=viaPort,proto3" json:"via_port,omitempty"`
+	Family        string                 `protobuf:"bytes,25,opt,name=family,proto3" json:"family,omitempty"`
+	Type          string                 `protobuf:"bytes,26,opt,name=type,proto3" json:"type,omitempty"`
+	Target        string                 `protobuf:"bytes,27,opt,name=target,proto3" json:"target,omitempty"`
+	PeerName      string                 `protobuf:"bytes,28,opt,name=peer_name,json=peerName,proto3" json:"peer_name,omitempty"` // what DNS was asked for when it gave the address
+	Snapshot      bool                   `protobuf:"varint,29,opt,name=snapshot,proto3" json:"snapshot,omitempty"`                // only found, never seen being done
+	Parents       []string               `protobuf:"bytes,30,rep,name=parents,proto3" json:"parents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_collector_proto_msgTypes[5]
+	mi := &file_collector_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +757,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_collector_proto_msgTypes[5]
+	mi := &file_collector_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +770,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_collector_proto_rawDescGZIP(), []int{5}
+	return file_collector_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Fact) GetKind() string {
@@ -643,12 +892,103 @@ func (x *Fact) GetLast() int64 {
 	return 0
 }
 
+func (x *Fact) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Fact) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *Fact) GetInterpreter() string {
+	if x != nil {
+		return x.Interpreter
+	}
+	return ""
+}
+
+func (x *Fact) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+func (x *Fact) GetArguments() string {
+	if x != nil {
+		return x.Arguments
+	}
+	return ""
+}
+
+func (x *Fact) GetVia() []byte {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
+func (x *Fact) GetViaPort() uint32 {
+	if x != nil {
+		return x.ViaPort
+	}
+	return 0
+}
+
+func (x *Fact) GetFamily() string {
+	if x != nil {
+		return x.Family
+	}
+	return ""
+}
+
+func (x *Fact) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Fact) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Fact) GetPeerName() string {
+	if x != nil {
+		return x.PeerName
+	}
+	return ""
+}
+
+func (x *Fact) GetSnapshot() bool {
+	if x != nil {
+		return x.Snapshot
+	}
+	return false
+}
+
+func (x *Fact) GetParents() []string {
+	if x != nil {
+		return x.Parents
+	}
+	return nil
+}
+
 var File_collector_proto protoreflect.FileDescriptor
 
 const file_collector_proto_rawDesc = "" +
 	"\n" +
 	"\x0fcollector.proto\x12\x17autopolicy.collector.v1\"\x0f\n" +
-	"\rStatusRequest\"\xdb\x03\n" +
+	"\rStatusRequest\"\x9f\a\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x12\n" +
@@ -666,10 +1006,33 @@ const file_collector_proto_rawDesc = "" +
 	"\funattributed\x18\v \x01(\x04R\funattributed\x12B\n" +
 	"\x04lost\x18\f \x03(\v2..autopolicy.collector.v1.StatusReply.LostEntryR\x04lost\x12\x18\n" +
 	"\amissing\x18\r \x03(\tR\amissing\x12\x1a\n" +
-	"\bproblems\x18\x0e \x03(\tR\bproblems\x1a7\n" +
+	"\bproblems\x18\x0e \x03(\tR\bproblems\x12I\n" +
+	"\alost_at\x18\x0f \x03(\v20.autopolicy.collector.v1.StatusReply.LostAtEntryR\x06lostAt\x12E\n" +
+	"\x05hooks\x18\x10 \x03(\v2/.autopolicy.collector.v1.StatusReply.HooksEntryR\x05hooks\x12B\n" +
+	"\x04maps\x18\x11 \x03(\v2..autopolicy.collector.v1.StatusReply.MapsEntryR\x04maps\x1a7\n" +
 	"\tLostEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"Y\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1aX\n" +
+	"\vLostAtEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x123\n" +
+	"\x05value\x18\x02 \x01(\v2\x1d.autopolicy.collector.v1.SpanR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"HooksEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aX\n" +
+	"\tMapsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x125\n" +
+	"\x05value\x18\x02 \x01(\v2\x1f.autopolicy.collector.v1.MapUseR\x05value:\x028\x01\"0\n" +
+	"\x04Span\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\x03R\x04last\"0\n" +
+	"\x06MapUse\x12\x12\n" +
+	"\x04high\x18\x01 \x01(\x04R\x04high\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"P\n" +
+	"\x05Mount\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1b\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"Y\n" +
 	"\vPullRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x14\n" +
 	"\x05since\x18\x02 \x01(\x04R\x05since\x12\x1e\n" +
@@ -683,7 +1046,7 @@ const file_collector_proto_rawDesc = "" +
 	"containers\x18\x03 \x03(\v2\".autopolicy.collector.v1.ContainerR\n" +
 	"containers\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\bR\x04last\x12<\n" +
-	"\x06status\x18\x05 \x01(\v2$.autopolicy.collector.v1.StatusReplyR\x06status\"\x81\x03\n" +
+	"\x06status\x18\x05 \x01(\v2$.autopolicy.collector.v1.StatusReplyR\x06status\"\xce\x06\n" +
 	"\tContainer\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x17\n" +
@@ -697,10 +1060,24 @@ const file_collector_proto_rawDesc = "" +
 	"start_seen\x18\t \x01(\bR\tstartSeen\x12@\n" +
 	"\x04lost\x18\n" +
 	" \x03(\v2,.autopolicy.collector.v1.Container.LostEntryR\x04lost\x123\n" +
-	"\x05facts\x18\v \x03(\v2\x1d.autopolicy.collector.v1.FactR\x05facts\x1a7\n" +
+	"\x05facts\x18\v \x03(\v2\x1d.autopolicy.collector.v1.FactR\x05facts\x12G\n" +
+	"\alost_at\x18\f \x03(\v2..autopolicy.collector.v1.Container.LostAtEntryR\x06lostAt\x12\x1d\n" +
+	"\n" +
+	"ready_seen\x18\r \x01(\bR\treadySeen\x12\x1f\n" +
+	"\vsteady_seen\x18\x0e \x01(\bR\n" +
+	"steadySeen\x12)\n" +
+	"\x10termination_seen\x18\x0f \x01(\bR\x0fterminationSeen\x12\x1a\n" +
+	"\brestarts\x18\x10 \x01(\rR\brestarts\x12F\n" +
+	"\x06mounts\x18\x11 \x03(\v2..autopolicy.collector.v1.Container.MountsEntryR\x06mounts\x1a7\n" +
 	"\tLostEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x88\x03\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1aX\n" +
+	"\vLostAtEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x123\n" +
+	"\x05value\x18\x02 \x01(\v2\x1d.autopolicy.collector.v1.SpanR\x05value:\x028\x01\x1aY\n" +
+	"\vMountsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x124\n" +
+	"\x05value\x18\x02 \x01(\v2\x1e.autopolicy.collector.v1.MountR\x05value:\x028\x01\"\xdc\x05\n" +
 	"\x04Fact\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n" +
 	"\x03exe\x18\x02 \x01(\tR\x03exe\x12\x18\n" +
@@ -719,7 +1096,20 @@ const file_collector_proto_rawDesc = "" +
 	"\x04arch\x18\x0e \x01(\tR\x04arch\x12\x14\n" +
 	"\x05count\x18\x0f \x01(\x04R\x05count\x12\x14\n" +
 	"\x05first\x18\x10 \x01(\x03R\x05first\x12\x12\n" +
-	"\x04last\x18\x11 \x01(\x03R\x04last2\xb3\x01\n" +
+	"\x04last\x18\x11 \x01(\x03R\x04last\x12\x16\n" +
+	"\x06origin\x18\x12 \x01(\tR\x06origin\x12\x1c\n" +
+	"\toperation\x18\x13 \x01(\tR\toperation\x12 \n" +
+	"\vinterpreter\x18\x14 \x01(\tR\vinterpreter\x12\x18\n" +
+	"\adeleted\x18\x15 \x01(\bR\adeleted\x12\x1c\n" +
+	"\targuments\x18\x16 \x01(\tR\targuments\x12\x10\n" +
+	"\x03via\x18\x17 \x01(\fR\x03via\x12\x19\n" +
+	"\bvia_port\x18\x18 \x01(\rR\aviaPort\x12\x16\n" +
+	"\x06family\x18\x19 \x01(\tR\x06family\x12\x12\n" +
+	"\x04type\x18\x1a \x01(\tR\x04type\x12\x16\n" +
+	"\x06target\x18\x1b \x01(\tR\x06target\x12\x1b\n" +
+	"\tpeer_name\x18\x1c \x01(\tR\bpeerName\x12\x1a\n" +
+	"\bsnapshot\x18\x1d \x01(\bR\bsnapshot\x12\x18\n" +
+	"\aparents\x18\x1e \x03(\tR\aparents2\xb3\x01\n" +
 	"\tCollector\x12V\n" +
 	"\x06Status\x12&.autopolicy.collector.v1.StatusRequest\x1a$.autopolicy.collector.v1.StatusReply\x12N\n" +
 	"\x04Pull\x12$.autopolicy.collector.v1.PullRequest\x1a\x1e.autopolicy.collector.v1.Batch0\x01BCZAgithub.com/autopolicy/kubectl-autopolicy/pkg/behavior/wire/wirepbb\x06proto3"
@@ -736,32 +1126,49 @@ func file_collector_proto_rawDescGZIP() []byte {
 	return file_collector_proto_rawDescData
 }
 
-var file_collector_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_collector_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_collector_proto_goTypes = []any{
 	(*StatusRequest)(nil), // 0: autopolicy.collector.v1.StatusRequest
 	(*StatusReply)(nil),   // 1: autopolicy.collector.v1.StatusReply
-	(*PullRequest)(nil),   // 2: autopolicy.collector.v1.PullRequest
-	(*Batch)(nil),         // 3: autopolicy.collector.v1.Batch
-	(*Container)(nil),     // 4: autopolicy.collector.v1.Container
-	(*Fact)(nil),          // 5: autopolicy.collector.v1.Fact
-	nil,                   // 6: autopolicy.collector.v1.StatusReply.LostEntry
-	nil,                   // 7: autopolicy.collector.v1.Container.LostEntry
+	(*Span)(nil),          // 2: autopolicy.collector.v1.Span
+	(*MapUse)(nil),        // 3: autopolicy.collector.v1.MapUse
+	(*Mount)(nil),         // 4: autopolicy.collector.v1.Mount
+	(*PullRequest)(nil),   // 5: autopolicy.collector.v1.PullRequest
+	(*Batch)(nil),         // 6: autopolicy.collector.v1.Batch
+	(*Container)(nil),     // 7: autopolicy.collector.v1.Container
+	(*Fact)(nil),          // 8: autopolicy.collector.v1.Fact
+	nil,                   // 9: autopolicy.collector.v1.StatusReply.LostEntry
+	nil,                   // 10: autopolicy.collector.v1.StatusReply.LostAtEntry
+	nil,                   // 11: autopolicy.collector.v1.StatusReply.HooksEntry
+	nil,                   // 12: autopolicy.collector.v1.StatusReply.MapsEntry
+	nil,                   // 13: autopolicy.collector.v1.Container.LostEntry
+	nil,                   // 14: autopolicy.collector.v1.Container.LostAtEntry
+	nil,                   // 15: autopolicy.collector.v1.Container.MountsEntry
 }
 var file_collector_proto_depIdxs = []int32{
-	6, // 0: autopolicy.collector.v1.StatusReply.lost:type_name -> autopolicy.collector.v1.StatusReply.LostEntry
-	4, // 1: autopolicy.collector.v1.Batch.containers:type_name -> autopolicy.collector.v1.Container
-	1, // 2: autopolicy.collector.v1.Batch.status:type_name -> autopolicy.collector.v1.StatusReply
-	7, // 3: autopolicy.collector.v1.Container.lost:type_name -> autopolicy.collector.v1.Container.LostEntry
-	5, // 4: autopolicy.collector.v1.Container.facts:type_name -> autopolicy.collector.v1.Fact
-	0, // 5: autopolicy.collector.v1.Collector.Status:input_type -> autopolicy.collector.v1.StatusRequest
-	2, // 6: autopolicy.collector.v1.Collector.Pull:input_type -> autopolicy.collector.v1.PullRequest
-	1, // 7: autopolicy.collector.v1.Collector.Status:output_type -> autopolicy.collector.v1.StatusReply
-	3, // 8: autopolicy.collector.v1.Collector.Pull:output_type -> autopolicy.collector.v1.Batch
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	9,  // 0: autopolicy.collector.v1.StatusReply.lost:type_name -> autopolicy.collector.v1.StatusReply.LostEntry
+	10, // 1: autopolicy.collector.v1.StatusReply.lost_at:type_name -> autopolicy.collector.v1.StatusReply.LostAtEntry
+	11, // 2: autopolicy.collector.v1.StatusReply.hooks:type_name -> autopolicy.collector.v1.StatusReply.HooksEntry
+	12, // 3: autopolicy.collector.v1.StatusReply.maps:type_name -> autopolicy.collector.v1.StatusReply.MapsEntry
+	7,  // 4: autopolicy.collector.v1.Batch.containers:type_name -> autopolicy.collector.v1.Container
+	1,  // 5: autopolicy.collector.v1.Batch.status:type_name -> autopolicy.collector.v1.StatusReply
+	13, // 6: autopolicy.collector.v1.Container.lost:type_name -> autopolicy.collector.v1.Container.LostEntry
+	8,  // 7: autopolicy.collector.v1.Container.facts:type_name -> autopolicy.collector.v1.Fact
+	14, // 8: autopolicy.collector.v1.Container.lost_at:type_name -> autopolicy.collector.v1.Container.LostAtEntry
+	15, // 9: autopolicy.collector.v1.Container.mounts:type_name -> autopolicy.collector.v1.Container.MountsEntry
+	2,  // 10: autopolicy.collector.v1.StatusReply.LostAtEntry.value:type_name -> autopolicy.collector.v1.Span
+	3,  // 11: autopolicy.collector.v1.StatusReply.MapsEntry.value:type_name -> autopolicy.collector.v1.MapUse
+	2,  // 12: autopolicy.collector.v1.Container.LostAtEntry.value:type_name -> autopolicy.collector.v1.Span
+	4,  // 13: autopolicy.collector.v1.Container.MountsEntry.value:type_name -> autopolicy.collector.v1.Mount
+	0,  // 14: autopolicy.collector.v1.Collector.Status:input_type -> autopolicy.collector.v1.StatusRequest
+	5,  // 15: autopolicy.collector.v1.Collector.Pull:input_type -> autopolicy.collector.v1.PullRequest
+	1,  // 16: autopolicy.collector.v1.Collector.Status:output_type -> autopolicy.collector.v1.StatusReply
+	6,  // 17: autopolicy.collector.v1.Collector.Pull:output_type -> autopolicy.collector.v1.Batch
+	16, // [16:18] is the sub-list for method output_type
+	14, // [14:16] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_collector_proto_init() }
@@ -775,7 +1182,7 @@ func file_collector_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_collector_proto_rawDesc), len(file_collector_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
