@@ -1,13 +1,17 @@
 package behavior
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"testing/quick"
 	"time"
+
+	"sigs.k8s.io/yaml"
 )
 
 // random makes profiles out of few names, so that they collide often.
@@ -143,10 +147,75 @@ func TestAProfileSurvivesItsFile(t *testing.T) {
 			t.Logf("%v\n%s", err, data)
 			return false
 		}
+		bare, err := DecodeCoverage(data)
+		if err != nil || len(bare) != 1 || len(bare[0].Facts) > 0 || !reflect.DeepEqual(bare[0].Coverage, p.Coverage) {
+			t.Logf("%v: coverage %+v, want %+v", err, bare, p.Coverage)
+			return false
+		}
 		return len(back) == 1 && reflect.DeepEqual(back[0], p)
 	}
 	if err := quick.Check(law, &quick.Config{MaxCount: 300}); err != nil {
 		t.Error(err)
+	}
+}
+
+// What the quick reader takes, the YAML parser must take for the same; and it must
+// take what was written, or nobody would notice that it is of no use.
+func TestTheQuickReaderAgreesWithYAML(t *testing.T) {
+	law := func(seed uint64) bool {
+		r := rand.New(rand.NewPCG(seed, 4))
+		data, err := EncodeFile([]Profile{random(r)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := asWritten(data, true); !ok {
+			t.Logf("not taken:\n%s", data)
+			return false
+		}
+		// A person's edit: a byte changed, doubled or removed, or a line doubled.
+		at := r.IntN(len(data))
+		switch r.IntN(4) {
+		case 0:
+			data[at] = "\n\"{}:, -a0\\"[r.IntN(11)]
+		case 1:
+			data = slices.Insert(data, at, data[at])
+		case 2:
+			data = slices.Delete(data, at, at+1)
+		default:
+			lines := bytes.SplitAfter(data, []byte("\n"))
+			i := r.IntN(len(lines))
+			data = bytes.Join(slices.Insert(lines, i, lines[i]), nil)
+		}
+		got, ok := asWritten(data, true)
+		if !ok {
+			return true
+		}
+		var want file
+		if err := yaml.UnmarshalStrict(data, &want); err != nil || !reflect.DeepEqual(got, want) {
+			t.Logf("%v\ngot  %+v\nwant %+v\n%s", err, got, want, data)
+			return false
+		}
+		return true
+	}
+	if err := quick.Check(law, &quick.Config{MaxCount: 3000}); err != nil {
+		t.Error(err)
+	}
+}
+
+func BenchmarkDecodeFile(b *testing.B) {
+	p := Profile{Subject: Subject{Workload{"shop", "Deployment", "web"}, "web"}}
+	at := time.Unix(1_700_000_000, 0).UTC()
+	for i := range 10_000 {
+		p.Add(Fact{Kind: File, Exe: "/usr/bin/web", Path: fmt.Sprint("/srv/data/", i), Access: Read}, Evidence{First: at, Last: at, Pods: map[string]uint64{"web-1": 1}})
+	}
+	data, err := EncodeFile([]Profile{p})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := DecodeFile(data); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

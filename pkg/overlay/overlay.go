@@ -50,16 +50,19 @@ func (t Tree) With(changes map[string][]byte) Tree {
 // Paths lists the files in order.
 func (t Tree) Paths() []string { return slices.Sorted(maps.Keys(t)) }
 
-// Below lists, in order, the files under a folder, with their whole paths.
-func (t Tree) Below(folder string) []string {
-	var list []string
-	for p := range t {
-		if strings.HasPrefix(p, folder+"/") {
-			list = append(list, p)
-		}
-	}
-	slices.Sort(list)
-	return list
+// Index lists the files of a tree in order, so that those of many folders are
+// found without going through all of them each time.
+type Index []string
+
+// Index is that of the tree as it is now.
+func (t Tree) Index() Index { return t.Paths() }
+
+// Below lists, in order, the files under a folder, with their whole paths. The
+// result is a part of the index: it is not to be written to.
+func (x Index) Below(folder string) []string {
+	from, _ := slices.BinarySearch(x, folder+"/")
+	to, _ := slices.BinarySearch(x, folder+"0") // '0' comes after '/'
+	return x[from:to:to]
 }
 
 // InvalidError is a file of the tree that cannot be used as it stands.

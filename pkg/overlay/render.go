@@ -86,10 +86,10 @@ func kindsOf(w Workload) (map[string]bool, error) {
 }
 
 // HasKubeArmor tells whether a workload's base holds policies of KubeArmor,
-// which the namespace's posture decides about.
-func HasKubeArmor(t Tree, slug string) (bool, error) {
+// which the namespace's posture decides about. The index is the tree's.
+func HasKubeArmor(t Tree, files Index, slug string) (bool, error) {
 	w := Workload{Slug: slug, Base: map[string][]byte{}}
-	for _, p := range t.Below(BaseFolder(slug)) {
+	for _, p := range files.Below(BaseFolder(slug)) {
 		if !bytes.Contains(t[p], []byte(kindKubeArmor)) && !bytes.Contains(t[p], []byte(`\`)) {
 			continue // neither the kind nor an escaped spelling of it: spares the parser
 		}

@@ -146,7 +146,7 @@ func (v *vetter) resource(file, folder string, n *yaml.Node) error {
 			return v.folder(p)
 		}
 	}
-	if len(v.tree.Below(p)) > 0 {
+	if len(v.tree.Index().Below(p)) > 0 {
 		return &InvalidError{File: file, Line: n.Line, Reason: "folder " + printable(p) + " has no kustomization.yaml"}
 	}
 	return &InvalidError{File: file, Line: n.Line, Reason: "there is no file or folder " + printable(n.Value)}

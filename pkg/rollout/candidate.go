@@ -94,8 +94,9 @@ func (c *candidate) settle() error {
 	armored := map[string]bool{}
 	posture, any := overlay.PostureAudit, false
 	stages := map[string]policy.Stage{}
+	files := c.tree.Index() // only stage folders are written to here
 	for _, s := range c.rec.Workloads {
-		has, err := overlay.HasKubeArmor(c.tree, s.Slug)
+		has, err := overlay.HasKubeArmor(c.tree, files, s.Slug)
 		if err != nil {
 			return fmt.Errorf("read policies of %s: %w", s.Slug, err)
 		}
@@ -107,7 +108,7 @@ func (c *candidate) settle() error {
 	}
 	for i := range c.rec.Workloads {
 		if s := &c.rec.Workloads[i]; s.Stage == policy.Audit && armored[s.Slug] {
-			if err := c.withhold(s, posture == overlay.PostureBlock); err != nil {
+			if err := c.withhold(s, files, posture == overlay.PostureBlock); err != nil {
 				return err
 			}
 		}
@@ -134,10 +135,10 @@ func (c *candidate) settle() error {
 
 // withhold takes the KubeArmor policies of a workload in audit out of what is
 // applied, or back in.
-func (c *candidate) withhold(s *state, withheld bool) error {
+func (c *candidate) withhold(s *state, index overlay.Index, withheld bool) error {
 	w := overlay.Workload{Slug: s.Slug, Withheld: withheld, Base: map[string][]byte{}}
 	folder := overlay.BaseFolder(s.Slug)
-	for _, p := range c.tree.Below(folder) {
+	for _, p := range index.Below(folder) {
 		if path.Ext(p) == ".yaml" && path.Base(p) != overlay.Kustomization {
 			w.Base[strings.TrimPrefix(p, folder+"/")] = c.tree[p]
 		}

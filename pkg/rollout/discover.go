@@ -112,7 +112,7 @@ func (d *discovery) workloads(fresh map[behavior.Workload]behavior.Profiles) []b
 }
 
 func (d *discovery) workload(w behavior.Workload, fresh behavior.Profiles) error {
-	old, err := evidence(d.in.Tree, w)
+	old, err := evidence(d.in.Tree, w, behavior.DecodeFile)
 	if err != nil {
 		return err
 	}

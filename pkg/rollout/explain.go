@@ -48,7 +48,7 @@ func Explain(in Input, slug string) (Explanation, error) {
 		return x, &UnknownWorkloadError{slug, known}
 	}
 	x.Workload, x.Stage = s.workload(in.Namespace), s.Stage
-	profiles, err := evidence(in.Tree, x.Workload)
+	profiles, err := evidence(in.Tree, x.Workload, behavior.DecodeFile)
 	if err != nil {
 		return x, err
 	}

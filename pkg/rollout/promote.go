@@ -272,9 +272,10 @@ func shortfalls(in Input, opts PromoteOptions, c *candidate, raised []string, fr
 		return nil
 	}
 	var reasons []string
+	files := c.tree.Index()
 	for _, slug := range raised {
 		w := c.rec.find(slug).workload(in.Namespace)
-		if len(policies(c.tree, slug)) == 0 {
+		if len(policies(files, slug)) == 0 {
 			reasons = append(reasons, fmt.Sprintf("%s has no policy that could deny anything", w))
 		}
 		profiles := fresh[w]
@@ -307,12 +308,15 @@ func shortfalls(in Input, opts PromoteOptions, c *candidate, raised []string, fr
 // their policies were learned nor now. Policies learned from what ran already
 // may keep it from starting again.
 func unstarted(in Input, w behavior.Workload, fresh behavior.Profiles) []string {
-	learned, err := evidence(in.Tree, w)
+	all, err := evidence(in.Tree, w, behavior.DecodeCoverage)
 	if err != nil {
 		return []string{err.Error()}
 	}
+	for s, p := range fresh {
+		all.Add(behavior.Profile{Subject: s, Labels: p.Labels, Coverage: p.Coverage})
+	}
 	var reasons []string
-	for _, p := range sorted(behavior.MergeProfiles(learned, fresh)) {
+	for _, p := range sorted(all) {
 		if p.Coverage.Starts() == 0 {
 			reasons = append(reasons, fmt.Sprintf("%s/%s: its start was never observed: restart it while discover or promote observes", w, p.Subject.Container))
 		}
@@ -321,14 +325,14 @@ func unstarted(in Input, w behavior.Workload, fresh behavior.Profiles) []string 
 }
 
 // policies lists the files by which a workload could be denied anything.
-func policies(t overlay.Tree, slug string) []string {
+func policies(files overlay.Index, slug string) []string {
 	var list []string
-	for _, p := range t.Below(overlay.BaseFolder(slug)) {
+	for _, p := range files.Below(overlay.BaseFolder(slug)) {
 		if path.Base(p) != overlay.Kustomization {
 			list = append(list, p)
 		}
 	}
-	for _, p := range t.Below(overlay.StageFolder(slug, policy.Deny)) {
+	for _, p := range files.Below(overlay.StageFolder(slug, policy.Deny)) {
 		if path.Ext(p) == ".json" {
 			list = append(list, p)
 		}

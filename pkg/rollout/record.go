@@ -194,15 +194,15 @@ func digest(data []byte) string {
 
 func evidencePath(slug string) string { return path.Join(overlay.Folder(slug), evidenceName) }
 
-// evidence reads the profiles that a workload's policies were learned from; none
-// when nothing was learned yet.
-func evidence(t overlay.Tree, w behavior.Workload) (behavior.Profiles, error) {
+// evidence reads the profiles that a workload's policies were learned from, by
+// one of the decoders of package behavior; none when nothing was learned yet.
+func evidence(t overlay.Tree, w behavior.Workload, decode func([]byte) ([]behavior.Profile, error)) (behavior.Profiles, error) {
 	p := evidencePath(w.Slug())
 	data, ok := t[p]
 	if !ok {
-		return nil, nil
+		return behavior.Profiles{}, nil
 	}
-	list, err := behavior.DecodeFile(data)
+	list, err := decode(data)
 	if err != nil {
 		return nil, &overlay.InvalidError{File: p, Reason: err.Error()}
 	}

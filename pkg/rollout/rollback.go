@@ -121,8 +121,9 @@ func restore(in Input, v Version, then map[string]policy.Stage, lowered []string
 		}
 		workloads = append(workloads, name)
 	}
+	files := t.Index()
 	for _, slug := range overlay.Slugs(in.Tree) {
-		if len(t.Below(overlay.Folder(slug))) == 0 {
+		if len(files.Below(overlay.Folder(slug))) == 0 {
 			plan.Notes = append(plan.Notes, Note{slug, policy.Note{Text: "was learned later and is taken away: discover learns it again"}})
 		}
 	}
