@@ -167,6 +167,7 @@ func TestWhatIsNotLearnedIsNoted(t *testing.T) {
 	facts := append(read("/a", "/f"),
 		behavior.Fact{Kind: behavior.Capability, Exe: "/a", Name: "SYS_ADMIN", Syscall: "mount", Refused: true},
 		behavior.Fact{Kind: behavior.File, Path: "/etc/hosts", Access: behavior.Read, Runtime: true},
+		behavior.Fact{Kind: behavior.File, Exe: "/bin/sh", Path: "/root/.bash_history", Access: behavior.Write, Origin: behavior.OriginExec},
 		behavior.Fact{Kind: behavior.Network, Exe: "/a", Direction: behavior.Egress, Protocol: "tcp", Port: 80, Peer: behavior.Peer{Address: netip.MustParseAddr("192.0.2.7")}},
 	)
 	set, err := learn.Rules([]behavior.Profile{profile("web", facts...)}, learn.Options{})
@@ -177,13 +178,18 @@ func TestWhatIsNotLearnedIsNoted(t *testing.T) {
 	for _, n := range set.Notes {
 		text = append(text, n.Text)
 	}
-	for _, want := range []string{"SYS_ADMIN was asked for by /a and refused", "1 facts are what the container's runtime", "192.0.2.7"} {
+	for _, want := range []string{"SYS_ADMIN was asked for by /a and refused", "1 facts are what the container's runtime", "1 facts are of processes that entered", "192.0.2.7"} {
 		if !strings.Contains(strings.Join(text, "\n"), want) {
 			t.Errorf("no note says %q: %q", want, text)
 		}
 	}
-	if set.Allows("web", facts[1]) || set.Allows("web", facts[2]) {
-		t.Errorf("a refused capability or a runtime's fact was learned: %q", describe(set.Rules))
+	for _, f := range facts[1:4] {
+		if set.Allows("web", f) {
+			t.Errorf("%s was learned: %q", f, describe(set.Rules))
+		}
+	}
+	if set, err = learn.Rules([]behavior.Profile{profile("web", facts...)}, learn.Options{Entered: true}); err != nil || !set.Allows("web", facts[3]) {
+		t.Errorf("%v: asked to learn from who entered, and %s was not learned", err, facts[3])
 	}
 }
 
@@ -239,21 +245,24 @@ func random(r *rand.Rand, n int) []behavior.Fact {
 			f.Kind, f.Path, f.Parent = behavior.Process, one(dirs)+name(), one(exes)
 		case 1:
 			f.Kind, f.Direction, f.Protocol, f.Port = behavior.Network, behavior.Egress, one([]string{"tcp", "udp"}), uint16(r.IntN(3))
-			f.Peer = behavior.Peer{Kind: behavior.PeerWorkload, Namespace: "shop", Workload: one([]string{"deployment-api", "deployment-db"}), Service: one([]string{"", "api:80"})}
+			f.Peer = behavior.Peer{Kind: behavior.PeerWorkload, Namespace: "shop", Workload: one([]string{"deployment-api", "deployment-db"}), Service: one([]string{"", "api:80"}), Name: one([]string{"", "api.example"})}
+			f.Via = [...]netip.AddrPort{{}, netip.MustParseAddrPort("10.96.0.9:80")}[r.IntN(2)]
 		case 2:
 			f.Kind, f.Name, f.Refused = behavior.Capability, one([]string{"CHOWN", "NET_RAW"}), r.IntN(4) == 0
 		case 3:
 			f = behavior.Fact{Kind: behavior.Syscall, Name: one([]string{"read", "write", "sys_999"}), Arch: one([]string{"amd64", "386"})}
 		default:
 			f.Kind, f.Path, f.Access = behavior.File, one(dirs)+name(), behavior.Access(1+r.IntN(7))
+			f.Operation, f.Deleted = behavior.Operation(one([]string{"", "unlink", "chmod"})), r.IntN(9) == 0
 		}
+		f.Origin = behavior.Origin(one([]string{"", "", "", "probe", "exec"}))
 		facts = append(facts, f)
 	}
 	return facts
 }
 
 // learnt tells whether a fact is one that Rules makes a rule of.
-func learnt(f behavior.Fact) bool { return !f.Runtime && !f.Refused }
+func learnt(f behavior.Fact) bool { return f.Own() && !f.Refused }
 
 func TestEveryFactIsCoveredCarriedAndKept(t *testing.T) {
 	wide := 0

@@ -35,7 +35,7 @@ func (r Rule) Allows(f behavior.Fact) bool {
 		return slices.Contains(r.Exes, f.Exe) && r.Access.Has(f.Access) && r.Covers(f.Path)
 	case behavior.Network:
 		peer := f.Peer
-		peer.Service = ""
+		peer.Service, peer.Name = "", ""
 		return slices.Contains(r.Exes, f.Exe) && r.Direction == f.Direction && r.Protocol == f.Protocol && r.Port == f.Port && r.Peer == peer
 	case behavior.Capability:
 		return slices.Contains(r.Exes, f.Exe) && r.Name == f.Name && !f.Refused
