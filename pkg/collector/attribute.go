@@ -32,7 +32,31 @@ type namespace struct {
 	pending   []Record
 	syscalls  []SyscallSet // not yet stated
 	asked     map[behavior.Fact]bool
+	asking    int     // lookups in the queue
 	linkers   linkers // not yet claimed
+	lost      map[string]loss
+}
+
+// loss is how much was lost, and when.
+type loss struct {
+	count uint64
+	span  behavior.Span
+}
+
+// lose counts facts of the namespace that were lost at some time between two
+// moments.
+func (n *namespace) lose(reason string, count uint64, from, to time.Time) {
+	switch {
+	case count == 0 || n.foreign:
+	case n.container != nil:
+		n.container.lose(reason, count, from, to)
+	default:
+		if n.lost == nil {
+			n.lost = map[string]loss{}
+		}
+		l := n.lost[reason]
+		n.lost[reason] = loss{l.count + count, extend(l.span, from, to)}
+	}
 }
 
 // record takes in one record of the probe.
@@ -74,9 +98,9 @@ func (c *Collector) deliver(n *namespace, r Record) {
 	case n.sure && n.place == place{} && len(n.pending) >= limits.PendingRecords:
 		// The host's; what a container did before it was in its group is less.
 	case len(n.pending) >= limits.PendingRecords:
-		c.lost["records of a container that is not known yet"]++
-	case c.pending >= limits.TotalPending:
-		c.lost["records of containers that are not known yet"]++
+		n.lose("records before the container was known", 1, r.Time, r.Time)
+	case len(n.pending) >= limits.ReservedPending && c.pending >= limits.TotalPending:
+		n.lose("records before containers were known", 1, r.Time, r.Time)
 	default:
 		n.pending = append(n.pending, r)
 		c.pending++
@@ -179,6 +203,10 @@ func (c *Collector) resolve(n *namespace) bool {
 	for _, r := range pending {
 		c.keep(n, r)
 	}
+	for reason, l := range n.lost {
+		k.lose(reason, l.count, l.span.First, l.span.Last)
+	}
+	n.lost = nil
 	c.keepSyscalls(n, c.now())
 	c.claim(n)
 	return true
@@ -194,17 +222,17 @@ func (c *Collector) drop(n *namespace) {
 func (c *Collector) keep(n *namespace, r Record) {
 	k := n.container
 	if r.Truncated {
-		k.lose("path longer than the probe can follow", 1)
+		k.lose("path longer than the probe can follow", 1, r.Time, r.Time)
 		return
 	}
 	if err := r.Fact.Validate(); err != nil {
-		k.lose("malformed record", 1)
+		k.lose("malformed record", 1, r.Time, r.Time)
 		return
 	}
 	if r.Fact.Runtime {
 		r.Fact.Path = withoutPID(r.Fact.Path)
 	}
-	c.store.add(k, r.Fact, r.ID, r.Time)
+	c.store.add(k, sighting{fact: r.Fact, id: r.ID, at: r.Time})
 	if r.Fact.Kind == behavior.Process && r.Fact.Parent == "" && k.info.started.After(c.attached) {
 		k.start = true
 	}

@@ -181,19 +181,28 @@ func TestANestedMountNamespaceIsThePodsContainer(t *testing.T) {
 
 func TestPendingRecordsAreBoundedAndCounted(t *testing.T) {
 	limits := DefaultLimits()
-	limits.PendingRecords, limits.TotalPending = 3, 5
+	limits.PendingRecords, limits.TotalPending, limits.ReservedPending = 3, 5, 0
 	b := newBench(t, limits)
 	for ns := uint32(10); ns < 12; ns++ {
 		for i := range 4 {
 			b.sees(ns, 1000, reads(fmt.Sprint("/", i)), idB)
 		}
 	}
-	var lost uint64
-	for _, n := range b.Status().Lost {
-		lost += n
+	if b.pending != 5 || b.spaces[10].waiting() != 4 || b.spaces[11].waiting() != 4 {
+		t.Errorf("%d pending, %d and %d records are known of; want 5, 4 and 4", b.pending, b.spaces[10].waiting(), b.spaces[11].waiting())
 	}
-	if b.pending != 5 || lost != 3 {
-		t.Errorf("%d pending and %d lost, want 5 and 3", b.pending, lost)
+	b.pod("web-1", uidA, b.clock, [2]string{"web", idB})
+	b.pass(time.Second)
+	k := b.store.containers[idB].wire(b.clock)
+	var lost uint64
+	for reason, n := range k.Lost {
+		lost += n
+		if k.LostAt[reason].First.IsZero() {
+			t.Errorf("nobody knows when it was: %s", reason)
+		}
+	}
+	if lost != 3 {
+		t.Errorf("the container lost %v, want 3", k.Lost)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unique"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/dynamic"
@@ -183,8 +184,8 @@ func (c *Collector) keepSyscalls(n *namespace, now time.Time) {
 	for _, set := range n.syscalls {
 		for _, name := range set.Names {
 			f := behavior.Fact{Kind: behavior.Syscall, Name: behavior.Escape(name), Arch: set.Arch, Runtime: set.Runtime}
-			if _, known := n.container.entries[f]; !known {
-				c.store.add(n.container, f, 0, now)
+			if _, known := n.container.entries[unique.Make(f)]; !known {
+				c.store.add(n.container, sighting{fact: f, at: now})
 			}
 		}
 	}
@@ -244,7 +245,19 @@ func (c *Collector) changes(since uint64, namespaces map[string]bool) ([]change,
 			all[id] = k.wire(now)
 		}
 	}
-	return c.store.changes(since, take), all, c.store.revision
+	return c.store.changes(since, take, anyChange), all, c.store.revision
+}
+
+// observe reads entries as they are by now. The caller does not hold the lock, and
+// gives few at a time.
+func (c *Collector) observe(list []change) []wire.Observation {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	observations := make([]wire.Observation, len(list))
+	for i, k := range list {
+		observations[i] = k.entry.wire()
+	}
+	return observations
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

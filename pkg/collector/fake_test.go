@@ -189,7 +189,7 @@ func (b *bench) facts(id string) map[string]uint64 {
 	found := map[string]uint64{}
 	if c := b.store.containers[id]; c != nil {
 		for f, e := range c.entries {
-			found[f.String()] = e.count
+			found[f.Value().String()] = e.count
 		}
 	}
 	return found

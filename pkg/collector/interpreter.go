@@ -52,6 +52,7 @@ func (l *linkers) learn(exe, path string) {
 const (
 	maxPrograms = 4096
 	maxRoots    = 8
+	maxAsking   = 512 // of one namespace in the queue, so that it has room for others
 )
 
 // ask queues a lookup at once, before it is known whose the program is: it may
@@ -64,19 +65,23 @@ func (c *Collector) ask(n *namespace, pids []int, f behavior.Fact, at time.Time)
 	}
 	l := lookup{program: program{f, at}, space: n, pids: pids}
 	if len(n.asked) >= maxPrograms {
-		c.lost["dynamic linkers of programs not looked up"]++
+		n.lose("dynamic linkers of programs not looked up", 1, at, at)
 		return
 	}
 	if n.asked == nil {
 		n.asked = map[behavior.Fact]bool{}
 	}
 	n.asked[f] = true
-	select {
-	case c.lookups <- l:
-	default:
-		n.linkers.unknown = append(n.linkers.unknown, l.program)
-		c.claim(n)
+	if n.asking < maxAsking {
+		select {
+		case c.lookups <- l:
+			n.asking++
+			return
+		default:
+		}
 	}
+	n.linkers.unknown = append(n.linkers.unknown, l.program)
+	c.claim(n)
 }
 
 // interpreters carries out the lookups until the context ends. The kernel opens
@@ -100,6 +105,7 @@ func (c *Collector) found(l lookup, path string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := l.space
+	n.asking--
 	if n.foreign {
 		return
 	}
@@ -156,7 +162,7 @@ func (c *Collector) relink() {
 		k.linkers.unknown = slices.DeleteFunc(k.linkers.unknown, func(p program) bool {
 			path, ok := known[k.info.image][p.fact.Path]
 			for _, f := range p.reads(path) {
-				c.store.add(k, f, 0, p.at)
+				c.store.add(k, sighting{fact: f, at: p.at})
 			}
 			return ok
 		})

@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 )
 
 // maxPods bounds the pods that are remembered, those that are gone among them; a
@@ -30,6 +32,9 @@ type containerInfo struct {
 	namespace, pod, uid string
 	name, id, image     string
 	started, finished   time.Time // zero when not yet
+	ready               bool
+	ephemeral           bool                      // kubectl debug's
+	volumes             map[string]behavior.Mount // by the path that the specification says; not changed
 }
 
 // pods is what the API server says of the pods of this node. Pods stay in it
@@ -77,7 +82,7 @@ func (p *pods) set(pod *corev1.Pod) {
 	if _, known := p.complete[uid]; known || len(p.complete) < maxPods {
 		want := len(pod.Spec.InitContainers) + len(pod.Spec.Containers) + len(pod.Spec.EphemeralContainers)
 		named := 0
-		specs := specImages(pod)
+		specs := specified(pod)
 		for _, list := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses} {
 			for _, s := range list {
 				if p.addStatus(pod, s, specs[s.Name]) {
@@ -99,20 +104,34 @@ func (p *pods) set(pod *corev1.Pod) {
 	}
 }
 
-func specImages(pod *corev1.Pod) map[string]string {
-	images := map[string]string{}
-	for _, c := range append(append([]corev1.Container{}, pod.Spec.InitContainers...), pod.Spec.Containers...) {
-		images[c.Name] = c.Image
+// specified gives what a pod's specification says of its containers, by name.
+func specified(pod *corev1.Pod) map[string]containerInfo {
+	specs := map[string]containerInfo{}
+	of := func(name, image string, mounted []corev1.VolumeMount) containerInfo {
+		return containerInfo{
+			namespace: pod.Namespace, pod: pod.Name, uid: string(pod.UID), name: name, image: image,
+			volumes: volumesOf(pod, mounted),
+		}
+	}
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for _, c := range list {
+			specs[c.Name] = of(c.Name, c.Image, c.VolumeMounts)
+		}
 	}
 	for _, c := range pod.Spec.EphemeralContainers {
-		images[c.Name] = c.Image
+		info := of(c.Name, c.Image, c.VolumeMounts)
+		info.ephemeral = true
+		specs[c.Name] = info
 	}
-	return images
+	return specs
 }
 
 // addStatus remembers the container that runs now and the one before it.
-func (p *pods) addStatus(pod *corev1.Pod, s corev1.ContainerStatus, specImage string) bool {
-	info := containerInfo{namespace: pod.Namespace, pod: pod.Name, uid: string(pod.UID), name: s.Name, image: imageName(specImage, s)}
+func (p *pods) addStatus(pod *corev1.Pod, s corev1.ContainerStatus, info containerInfo) bool {
+	if info.name == "" { // its specification is gone
+		info = containerInfo{namespace: pod.Namespace, pod: pod.Name, uid: string(pod.UID), name: s.Name}
+	}
+	info.image = imageName(info.image, s)
 	if t := s.LastTerminationState.Terminated; t != nil && t.ContainerID != "" {
 		old := info
 		old.id, old.started, old.finished = bareID(t.ContainerID), t.StartedAt.Time, t.FinishedAt.Time
@@ -121,7 +140,7 @@ func (p *pods) addStatus(pod *corev1.Pod, s corev1.ContainerStatus, specImage st
 	if s.ContainerID == "" {
 		return false
 	}
-	info.id = bareID(s.ContainerID)
+	info.id, info.ready = bareID(s.ContainerID), s.Ready
 	switch {
 	case s.State.Running != nil:
 		info.started = s.State.Running.StartedAt.Time

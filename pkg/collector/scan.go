@@ -25,6 +25,7 @@ func (c *Collector) scan() error {
 	if err := c.settle(now); err != nil {
 		return err
 	}
+	c.readMounts(now)
 	return c.takeSnapshots(now)
 }
 
@@ -107,7 +108,7 @@ func (c *Collector) end(n *namespace) {
 		if n.foreign {
 			return
 		}
-		if len(n.pending) > 0 || len(n.syscalls) > 0 {
+		if n.waiting() > 0 || len(n.syscalls) > 0 {
 			c.limbo = append(c.limbo, n)
 		}
 		return
@@ -117,7 +118,7 @@ func (c *Collector) end(n *namespace) {
 			return
 		}
 	}
-	n.container.to = cmp.Or(n.container.info.finished, c.now())
+	n.container.to, n.container.terminated = cmp.Or(n.container.info.finished, c.now()), true
 	c.store.forgetIDs(n.container)
 }
 
@@ -166,7 +167,9 @@ func (c *Collector) settle(now time.Time) error {
 	for _, number := range slices.Sorted(maps.Keys(c.spaces)) {
 		n := c.spaces[number]
 		if n.container != nil {
-			c.update(n.container)
+			if info, ok := c.pods.container(n.container.info.id); ok {
+				n.container.update(info, c.attached, now)
+			}
 			continue
 		}
 		if n.foreign || c.resolve(n) || c.judge(n, now) != foreign {
@@ -192,7 +195,7 @@ func (c *Collector) settle(now time.Time) error {
 		}
 		switch c.judge(n, now) {
 		case unknowable:
-			c.unattributed += uint64(len(n.pending))
+			c.unattributed += n.waiting()
 		case foreign:
 		default:
 			return false
@@ -204,13 +207,14 @@ func (c *Collector) settle(now time.Time) error {
 	return nil
 }
 
-// update takes over what the API server has learned of a container since.
-func (c *Collector) update(k *container) {
-	info, ok := c.pods.container(k.info.id)
-	if !ok {
-		return
+// waiting counts the records of the namespace that wait for its container, those
+// that found no room included.
+func (n *namespace) waiting() uint64 {
+	total := uint64(len(n.pending))
+	for _, l := range n.lost {
+		total += l.count
 	}
-	k.info = info
+	return total
 }
 
 // waiting counts pending records that may be those of a pod of this node.
@@ -219,7 +223,7 @@ func (c *Collector) waiting() uint64 {
 	now := c.now()
 	count := func(n *namespace) {
 		if n.container == nil && c.judge(n, now) == ours {
-			total += uint64(len(n.pending))
+			total += n.waiting()
 		}
 	}
 	for _, n := range c.spaces {

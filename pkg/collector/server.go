@@ -5,6 +5,7 @@ package collector
 import (
 	"context"
 	"net"
+	"slices"
 
 	"google.golang.org/grpc"
 
@@ -17,6 +18,10 @@ type server struct {
 	wirepb.UnimplementedCollectorServer
 	collector *Collector
 }
+
+// observeAtOnce is how many entries are read under one lock: the probe's reader
+// waits meanwhile.
+const observeAtOnce = 1024
 
 // Serve answers on the listener, which it closes, until the context ends. The
 // listener must be on loopback: whoever reaches it reads everything.
@@ -51,11 +56,11 @@ func (s *server) Pull(request *wirepb.PullRequest, stream grpc.ServerStreamingSe
 	}
 	list, all, revision := c.changes(since, namespaces)
 	w := wire.NewWriter(c.options.Epoch, stream.Send)
-	for _, k := range list {
-		e := k.entry
-		o := wire.Observation{Fact: e.fact, Count: e.count, First: e.first.UTC(), Last: e.last.UTC()}
-		if err := w.Add(all[k.container], o, e.revision); err != nil {
-			return err
+	for chunk := range slices.Chunk(list, observeAtOnce) {
+		for i, o := range c.observe(chunk) {
+			if err := w.Add(all[chunk[i].container.info.id], o, chunk[i].revision); err != nil {
+				return err
+			}
 		}
 	}
 	for _, id := range sortedKeys(all) {

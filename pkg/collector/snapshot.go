@@ -300,10 +300,10 @@ func (c *Collector) takeSnapshots(now time.Time) error {
 		s := c.proc.snapshot(list)
 		c.mu.Lock()
 		for reason, n := range s.lost {
-			k.lose(reason, n)
+			k.lose(reason, n, now, now)
 		}
 		for f := range s.facts {
-			c.store.add(k, f, 0, now)
+			c.store.add(k, sighting{fact: f, at: now, snapshot: true})
 			if n := spaces[k]; n != nil {
 				c.ask(n, list, f, now)
 			}

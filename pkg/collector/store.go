@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unique"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior/wire"
@@ -15,24 +16,51 @@ import (
 // Limits bound what the collector keeps.
 type Limits struct {
 	// ContainerFacts and TotalFacts bound the facts of one container and of the
-	// node. A fact takes about 500 bytes with its strings.
+	// node.
 	ContainerFacts, TotalFacts int
+	// ReservedFacts are each container's own: what containers have beyond that
+	// is at most SharedFacts together, so that one that floods takes no room
+	// from another's.
+	ReservedFacts, SharedFacts int
 	// PendingRecords and TotalPending bound the records of one mount namespace
-	// and of all whose container is not known yet.
-	PendingRecords, TotalPending int
+	// and of all whose container is not known yet; ReservedPending of them are
+	// each namespace's own.
+	PendingRecords, TotalPending, ReservedPending int
 }
 
-// DefaultLimits keep a collector below about 300 MB.
+// DefaultLimits keep a collector below about 300 MB. The rest of 400,000 facts
+// beyond the shared ones is what 150 containers have for their own.
 func DefaultLimits() Limits {
-	return Limits{ContainerFacts: wire.MaxFacts, TotalFacts: 400_000, PendingRecords: 8192, TotalPending: 65536}
+	return Limits{
+		ContainerFacts: wire.MaxFacts, TotalFacts: 400_000, ReservedFacts: 1024, SharedFacts: 250_000,
+		PendingRecords: 8192, TotalPending: 65536, ReservedPending: 128,
+	}
 }
+
+// factKey stands for a fact. Containers that did the same share it: replicas of a
+// workload do nearly everything alike.
+type factKey = unique.Handle[behavior.Fact]
 
 // entry is one fact of one container.
 type entry struct {
-	fact        behavior.Fact
+	fact        factKey
 	count       uint64
 	first, last time.Time
-	revision    uint64
+	parents     []string // as in behavior.Evidence
+	snapshot    bool     // as in behavior.Evidence
+	revision    uint64   // of the last change
+	news        uint64   // of the last change that was more than a count
+}
+
+// sighting is one time that a fact was seen.
+type sighting struct {
+	fact behavior.Fact
+	id   uint64 // of the kernel's key; zero for none
+	at   time.Time
+	// parent's executable, where hasParent says that somebody looked.
+	parent    string
+	hasParent bool
+	snapshot  bool // found as something that was there
 }
 
 // counted is what one kernel key has added to its entry so far. Several keys may
@@ -43,27 +71,6 @@ type counted struct {
 	count     uint64
 }
 
-// container is everything that is known of one container.
-type container struct {
-	info    containerInfo
-	from    time.Time
-	to      time.Time // zero while it runs
-	start   bool      // its first program was seen to start
-	entries map[behavior.Fact]*entry
-	lost    map[string]uint64
-	linkers linkers
-}
-
-func (c *container) lose(reason string, n uint64) {
-	if n == 0 {
-		return
-	}
-	if c.lost == nil {
-		c.lost = map[string]uint64{}
-	}
-	c.lost[reason] += n
-}
-
 // store holds the facts of all containers. It is not safe for concurrent use.
 type store struct {
 	limits     Limits
@@ -71,6 +78,7 @@ type store struct {
 	ids        map[uint64]*counted   // by the kernel's ID of the fact
 	revision   uint64
 	facts      int
+	shared     int     // of the facts, those beyond what their containers have for their own
 	recent     []fresh // when facts were new, the last 10 seconds
 }
 
@@ -88,50 +96,79 @@ func newStore(limits Limits) *store {
 func (s *store) container(info containerInfo, from time.Time) (c *container, isNew bool) {
 	c, ok := s.containers[info.id]
 	if !ok {
-		c = &container{info: info, from: from, entries: map[behavior.Fact]*entry{}}
+		c = &container{info: info, from: from, entries: map[factKey]*entry{}}
+		for _, other := range s.containers {
+			if other.info.uid == info.uid && other.info.name == info.name {
+				c.restarts = max(c.restarts, other.restarts+1)
+			}
+		}
 		s.containers[info.id] = c
 	}
 	return c, !ok
 }
 
-// add states a fact of a container. An id of 0 is no kernel key. It tells whether
-// the fact is new.
-func (s *store) add(c *container, f behavior.Fact, id uint64, at time.Time) bool {
-	e, known := c.entries[f]
+// room tells why there is no room for one more fact of the container; empty when
+// there is.
+func (s *store) room(c *container) string {
+	switch {
+	case len(c.entries) >= s.limits.ContainerFacts:
+		return "limit of facts of a container"
+	case s.facts >= s.limits.TotalFacts,
+		len(c.entries) >= s.limits.ReservedFacts && s.shared >= s.limits.SharedFacts:
+		return "limit of facts of a node"
+	}
+	return ""
+}
+
+// add states a fact of a container. It tells whether the fact is new.
+func (s *store) add(c *container, o sighting) bool {
+	key := unique.Make(o.fact)
+	e, known := c.entries[key]
 	if !known {
-		if len(c.entries) >= s.limits.ContainerFacts {
-			c.lose("limit of facts of a container", 1)
+		if full := s.room(c); full != "" {
+			c.lose(full, 1, o.at, o.at)
 			return false
 		}
-		if s.facts >= s.limits.TotalFacts {
-			c.lose("limit of facts of a node", 1)
-			return false
-		}
-		e = &entry{fact: f, first: at, last: at}
-		c.entries[f] = e
+		e = &entry{fact: key, first: o.at, last: o.at, snapshot: o.snapshot}
+		c.entries[key] = e
 		s.facts++
-		s.noteFresh(at)
+		if len(c.entries) > s.limits.ReservedFacts {
+			s.shared++
+		}
+		s.noteFresh(o.at)
+		c.noteNew(o)
 	}
-	if at.Before(e.first) {
-		e.first = at
+	news := !known || e.snapshot && !o.snapshot
+	if o.at.Before(e.first) {
+		e.first = o.at
 	}
-	if at.After(e.last) {
-		e.last = at
+	if o.at.After(e.last) {
+		e.last = o.at
 	}
-	if id == 0 {
+	e.snapshot = e.snapshot && o.snapshot
+	if o.hasParent && len(e.parents) < behavior.MaxParents {
+		if i, found := slices.BinarySearch(e.parents, o.parent); !found {
+			e.parents, news = slices.Insert(slices.Clip(e.parents), i, o.parent), true
+		}
+	}
+	switch {
+	case o.id == 0:
 		e.count = max(e.count, 1)
-	} else if s.ids[id] == nil {
-		s.ids[id] = &counted{entry: e, container: c, count: 1}
+	case s.ids[o.id] == nil:
+		s.ids[o.id] = &counted{entry: e, container: c, count: 1}
 		e.count++
 	}
-	s.touch(e)
+	s.touch(e, news)
 	return !known
 }
 
 // touch makes the entry the newest change.
-func (s *store) touch(e *entry) {
+func (s *store) touch(e *entry, news bool) {
 	s.revision++
 	e.revision = s.revision
+	if news {
+		e.news = s.revision
+	}
 }
 
 // count takes over how often the kernel saw one key.
@@ -150,7 +187,7 @@ func (s *store) count(id, count uint64, first, last time.Time) {
 	if !first.IsZero() && first.Before(k.entry.first) {
 		k.entry.first = first
 	}
-	s.touch(k.entry)
+	s.touch(k.entry, false)
 }
 
 // forgetIDs drops the kernel keys of a container whose namespaces are gone: their
@@ -185,47 +222,40 @@ func (s *store) freshFacts(now time.Time) uint64 {
 	return n
 }
 
-// change is one entry for the wire.
+// change is one entry that changed at a revision.
 type change struct {
-	container string // ID
-	entry     entry
+	container *container
+	entry     *entry
+	revision  uint64
 }
 
 // changes lists what changed after a revision, oldest first, of containers that
-// the filter takes.
-func (s *store) changes(since uint64, take func(*container) bool) []change {
+// the filter takes; by gives the revision of an entry.
+func (s *store) changes(since uint64, take func(*container) bool, by func(*entry) uint64) []change {
 	var list []change
 	for _, c := range s.containers {
 		if !take(c) {
 			continue
 		}
 		for _, e := range c.entries {
-			if e.revision > since {
-				list = append(list, change{c.info.id, *e})
+			if revision := by(e); revision > since {
+				list = append(list, change{c, e, revision})
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b change) int { return cmp.Compare(a.entry.revision, b.entry.revision) })
+	slices.SortFunc(list, func(a, b change) int { return cmp.Compare(a.revision, b.revision) })
 	return list
 }
 
-// wire describes the container without its facts. All text is escaped:
-// an image's name is what a person wrote into a pod.
-func (c *container) wire(now time.Time) wire.Container {
-	to := c.to
-	if to.IsZero() {
-		to = now
-	}
-	lost := maps.Clone(c.lost)
-	if n := len(c.linkers.unknown); n > 0 {
-		if lost == nil {
-			lost = map[string]uint64{}
-		}
-		lost["dynamic linker of a program that was gone"] = uint64(n)
-	}
-	return wire.Container{
-		Namespace: behavior.Escape(c.info.namespace), Pod: behavior.Escape(c.info.pod), UID: behavior.Escape(c.info.uid),
-		Name: behavior.Escape(c.info.name), ID: behavior.Escape(c.info.id), Image: behavior.Escape(c.info.image),
-		From: c.from.UTC(), To: to.UTC(), Start: c.start, Lost: lost,
+// anyChange is the revision of any change of an entry, and newsOf that of one that
+// was more than a count.
+func anyChange(e *entry) uint64 { return e.revision }
+func newsOf(e *entry) uint64    { return e.news }
+
+// wire states the entry as an observation.
+func (e *entry) wire() wire.Observation {
+	return wire.Observation{
+		Fact: e.fact.Value(), Count: e.count, First: e.first.UTC(), Last: e.last.UTC(),
+		Parents: slices.Clone(e.parents), Snapshot: e.snapshot,
 	}
 }
