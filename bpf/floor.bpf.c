@@ -5,6 +5,7 @@
  * supported kernel, also one that has no kprobes or is locked down.
  */
 #include "include/arch.h"
+#include "include/outcome.h"
 #include "include/socket.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -29,6 +30,7 @@ const struct generated {
 	enum path_flag path_flag;
 	enum access access;
 	enum direction direction;
+	enum outcome outcome;
 } generated __attribute__((used));
 
 static __always_inline void mark_syscall(struct task_struct *task, struct namespace *ns, __u64 mntns,
@@ -157,21 +159,25 @@ int note_outcome(__u64 *ctx)
 {
 	struct pt_regs *regs = (struct pt_regs *)ctx[0];
 	struct task_struct *task = current_task();
-	long number = syscall_number(regs), result = (int)ctx[1];
-	enum outcome outcome = outcome_of(number, false);
+	__u32 number = syscall_number(regs);
+	long result = (int)ctx[1];
 	struct mnt_namespace *mount_namespace;
+	enum outcome outcome;
 	struct file *file;
 	bool compat;
+	__u16 both;
 	__u64 fd;
 
 	/* Most calls are none of these, whichever way they were made. */
-	if (outcome == OUTCOME_NONE && outcome_of(number, true) == OUTCOME_NONE)
+	if (number >= SYSCALLS)
+		return 0;
+	both = outcomes[number & (SYSCALLS - 1)]; /* the mask is for the verifier */
+	if (!both)
 		return 0;
 	if (result < 0 && result != -EINPROGRESS)
 		return 0;
 	compat = is_compat(task);
-	if (compat)
-		outcome = outcome_of(number, true);
+	outcome = outcome_of(both, compat);
 	if (outcome == OUTCOME_NONE)
 		return 0;
 	mount_namespace = BPF_CORE_READ(task, nsproxy, mnt_ns);

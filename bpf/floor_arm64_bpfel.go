@@ -99,6 +99,18 @@ type FloorNamespace struct {
 	CalledByRuntime [1024]uint8
 }
 
+type FloorOutcome uint32
+
+const (
+	FloorOutcomeOUTCOME_NONE       FloorOutcome = 0
+	FloorOutcomeOUTCOME_OPEN       FloorOutcome = 1
+	FloorOutcomeOUTCOME_CONNECT    FloorOutcome = 2
+	FloorOutcomeOUTCOME_ACCEPT     FloorOutcome = 3
+	FloorOutcomeOUTCOME_LISTEN     FloorOutcome = 4
+	FloorOutcomeOUTCOME_BIND       FloorOutcome = 5
+	FloorOutcomeOUTCOME_SOCKETCALL FloorOutcome = 6
+)
+
 type FloorPassingKey struct {
 	_          structs.HostLayout
 	Capability uint32
@@ -224,6 +236,7 @@ const (
 	FloorProgNoteSent       = "note_sent"
 	FloorProgNoteSyscall    = "note_syscall"
 	FloorVarGenerated       = "generated"
+	FloorVarOutcomes        = "outcomes"
 )
 
 // LoadFloor returns the embedded CollectionSpec for Floor.
@@ -302,6 +315,7 @@ type FloorMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorVariableSpecs struct {
 	Generated *ebpf.VariableSpec `ebpf:"generated"`
+	Outcomes  *ebpf.VariableSpec `ebpf:"outcomes"`
 }
 
 // FloorObjects contains all objects after they have been loaded into the kernel.
@@ -360,6 +374,7 @@ func (m *FloorMaps) Close() error {
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorVariables struct {
 	Generated *ebpf.Variable `ebpf:"generated"`
+	Outcomes  *ebpf.Variable `ebpf:"outcomes"`
 }
 
 // FloorPrograms contains all programs after they have been loaded into the kernel.

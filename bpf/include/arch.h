@@ -1,20 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What differs between architectures: registers and system call numbers. */
+/* What differs between architectures: registers, and few system call numbers. */
 #ifndef ARCH_H
 #define ARCH_H
 
 #include "helpers.h"
-
-/* System calls whose outcome is read when they return. */
-enum outcome {
-	OUTCOME_NONE = 0,
-	OUTCOME_OPEN,	 /* returns the descriptor of a file */
-	OUTCOME_CONNECT, /* the descriptor is the first argument */
-	OUTCOME_ACCEPT,	 /* returns the descriptor of a socket */
-	OUTCOME_LISTEN,
-	OUTCOME_BIND,
-	OUTCOME_SOCKETCALL, /* i386: one of the above, in an array in user space */
-};
 
 /* Numbers of socketcall(2), from linux/net.h. */
 enum {
@@ -55,47 +44,22 @@ static __always_inline __u64 second_argument(struct pt_regs *regs, bool compat)
 	return compat ? BPF_CORE_READ(regs, cx) : BPF_CORE_READ(regs, si);
 }
 
-static __always_inline enum outcome outcome_of(long number, bool compat)
+/* Argument i of a system call; regs is one that the verifier knows the type of. */
+static __always_inline __u64 argument(struct pt_regs *regs, bool compat, int i)
 {
-	if (!compat) {
-		switch (number) {
-		case 2:	  /* open */
-		case 85:  /* creat */
-		case 257: /* openat */
-		case 304: /* open_by_handle_at */
-		case 437: /* openat2 */
-			return OUTCOME_OPEN;
-		case 42:
-			return OUTCOME_CONNECT;
-		case 43:
-		case 288: /* accept4 */
-			return OUTCOME_ACCEPT;
-		case 49:
-			return OUTCOME_BIND;
-		case 50:
-			return OUTCOME_LISTEN;
-		}
-		return OUTCOME_NONE;
+	switch (i) {
+	case 0:
+		return compat ? (__u32)regs->bx : regs->di;
+	case 1:
+		return compat ? (__u32)regs->cx : regs->si;
+	case 2:
+		return compat ? (__u32)regs->dx : regs->dx;
+	case 3:
+		return compat ? (__u32)regs->si : regs->r10;
+	case 4:
+		return compat ? (__u32)regs->di : regs->r8;
 	}
-	switch (number) {
-	case 5:	  /* open */
-	case 8:	  /* creat */
-	case 295: /* openat */
-	case 342: /* open_by_handle_at */
-	case 437: /* openat2 */
-		return OUTCOME_OPEN;
-	case 102:
-		return OUTCOME_SOCKETCALL;
-	case 361:
-		return OUTCOME_BIND;
-	case 362:
-		return OUTCOME_CONNECT;
-	case 363:
-		return OUTCOME_LISTEN;
-	case 364: /* accept4 */
-		return OUTCOME_ACCEPT;
-	}
-	return OUTCOME_NONE;
+	return compat ? (__u32)regs->bp : regs->r9;
 }
 
 #elif defined(__TARGET_ARCH_arm64)
@@ -128,44 +92,31 @@ static __always_inline __u64 second_argument(struct pt_regs *regs, bool compat)
 	return BPF_CORE_READ(regs, regs[1]);
 }
 
-static __always_inline enum outcome outcome_of(long number, bool compat)
+/* As on x86. */
+static __always_inline __u64 argument(struct pt_regs *regs, bool compat, int i)
 {
-	if (!compat) {
-		switch (number) {
-		case 56:  /* openat */
-		case 265: /* open_by_handle_at */
-		case 437: /* openat2 */
-			return OUTCOME_OPEN;
-		case 200:
-			return OUTCOME_BIND;
-		case 201:
-			return OUTCOME_LISTEN;
-		case 202:
-		case 242: /* accept4 */
-			return OUTCOME_ACCEPT;
-		case 203:
-			return OUTCOME_CONNECT;
-		}
-		return OUTCOME_NONE;
+	__u64 value;
+
+	switch (i) {
+	case 0:
+		value = regs->orig_x0;
+		break;
+	case 1:
+		value = regs->regs[1];
+		break;
+	case 2:
+		value = regs->regs[2];
+		break;
+	case 3:
+		value = regs->regs[3];
+		break;
+	case 4:
+		value = regs->regs[4];
+		break;
+	default:
+		value = regs->regs[5];
 	}
-	switch (number) {
-	case 5:	  /* open */
-	case 8:	  /* creat */
-	case 322: /* openat */
-	case 371: /* open_by_handle_at */
-	case 437: /* openat2 */
-		return OUTCOME_OPEN;
-	case 282:
-		return OUTCOME_BIND;
-	case 283:
-		return OUTCOME_CONNECT;
-	case 284:
-		return OUTCOME_LISTEN;
-	case 285:
-	case 366: /* accept4 */
-		return OUTCOME_ACCEPT;
-	}
-	return OUTCOME_NONE;
+	return compat ? (__u32)value : value;
 }
 
 #endif

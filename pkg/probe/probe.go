@@ -152,8 +152,10 @@ func (p *Probe) load(o Options) error {
 	if !p.walksDeep {
 		withoutCallbacks(spec)
 	}
-	// A variable that Go maps into memory would keep its map alive after Close.
-	clear(spec.Variables)
+	if err := setOutcomes(spec, runtime.GOARCH); err != nil {
+		return err
+	}
+	bakeVariables(spec)
 	if p.collection, err = ebpf.NewCollection(spec); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}

@@ -1,0 +1,60 @@
+//go:build linux
+
+package probe
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/autopolicy/kubectl-autopolicy/bpf"
+)
+
+// outcomeCalls are the system calls whose outcome the programs read, by what they
+// make of it: names, separated by spaces; those an architecture lacks don't count.
+func outcomeCalls() map[bpf.FloorOutcome]string {
+	return map[bpf.FloorOutcome]string{
+		bpf.FloorOutcomeOUTCOME_OPEN:       "open creat openat openat2 open_by_handle_at",
+		bpf.FloorOutcomeOUTCOME_CONNECT:    "connect",
+		bpf.FloorOutcomeOUTCOME_ACCEPT:     "accept accept4",
+		bpf.FloorOutcomeOUTCOME_LISTEN:     "listen",
+		bpf.FloorOutcomeOUTCOME_BIND:       "bind",
+		bpf.FloorOutcomeOUTCOME_SOCKETCALL: "socketcall",
+	}
+}
+
+// setOutcomes tells the programs which system calls those are on goarch.
+func setOutcomes(spec *ebpf.CollectionSpec, goarch string) error {
+	var table [len(bpf.FloorNamespace{}.Called) / 2]uint16
+	for outcome, calls := range outcomeCalls() {
+		for compat, arch := range Arches(goarch) {
+			for name := range strings.FieldsSeq(calls) {
+				if number, ok := syscallNumber(arch, name); ok && number < len(table) {
+					table[number] |= uint16(outcome) << (8 * compat)
+				}
+			}
+		}
+	}
+	if err := spec.Variables["outcomes"].Set(table); err != nil {
+		return fmt.Errorf("set system calls to watch: %w", err)
+	}
+	return nil
+}
+
+// bakeVariables puts the values of the programs' variables into their maps and
+// forgets them: a variable that Go maps into memory would keep its map alive
+// after Close.
+func bakeVariables(spec *ebpf.CollectionSpec) {
+	for _, v := range spec.Variables {
+		section := spec.Maps[v.SectionName]
+		if section == nil || len(section.Contents) == 0 {
+			continue // nothing but zeros
+		}
+		data := slices.Clone(section.Contents[0].Value.([]byte))
+		copy(data[v.Offset:], v.Value)
+		section.Contents = []ebpf.MapKV{{Key: uint32(0), Value: data}}
+	}
+	clear(spec.Variables)
+}
