@@ -247,10 +247,10 @@ func (f Fact) Validate() error {
 	switch f.Origin {
 	case "", OriginProbe, OriginExec:
 	default:
-		return fmt.Errorf("%s fact of unknown origin %q", Escape(string(f.Kind)), Escape(string(f.Origin)))
+		return fmt.Errorf("%s fact of unknown origin %s", Escape(string(f.Kind)), Escape(string(f.Origin)))
 	}
 	if f.Operation != "" && (f.Kind != File || !slices.Contains(Operations(), f.Operation)) {
-		return fmt.Errorf("%s fact with operation %q", Escape(string(f.Kind)), Escape(string(f.Operation)))
+		return fmt.Errorf("%s fact with operation %s", Escape(string(f.Kind)), Escape(string(f.Operation)))
 	}
 	switch f.Kind {
 	case Process, File:
@@ -262,7 +262,7 @@ func (f Fact) Validate() error {
 		}
 	case Network:
 		if f.Direction != Egress && f.Direction != Ingress && f.Direction != Listen {
-			return fmt.Errorf("network fact with direction %q", Escape(string(f.Direction)))
+			return fmt.Errorf("network fact with direction %s", Escape(string(f.Direction)))
 		}
 		if f.Protocol == "" {
 			return fmt.Errorf("network fact without a protocol")
@@ -276,7 +276,7 @@ func (f Fact) Validate() error {
 			return fmt.Errorf("%s fact without a name", f.Kind)
 		}
 	default:
-		return fmt.Errorf("fact of unknown kind %q", Escape(string(f.Kind)))
+		return fmt.Errorf("fact of unknown kind %s", Escape(string(f.Kind)))
 	}
 	return nil
 }

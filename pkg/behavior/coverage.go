@@ -54,6 +54,21 @@ type PodCoverage struct {
 // reconnect and cache intervals; a nightly job it cannot cover.
 const SteadyAfter = 5 * time.Minute
 
+// UnattributedReason is the reason, after the node's name, under which Lost counts
+// what was seen in containers that no pod names.
+const UnattributedReason = "containers that no pod names"
+
+// Unattributed counts what was seen in containers that no pod names.
+func (c Coverage) Unattributed() uint64 {
+	var n uint64
+	for reason, count := range c.Lost {
+		if strings.HasSuffix(reason, ": "+UnattributedReason) {
+			n += count
+		}
+	}
+	return n
+}
+
 // Span is from when to when something happened, UTC, whole seconds.
 type Span struct {
 	First time.Time `json:"first"`

@@ -349,3 +349,28 @@ func FuzzFileRulesCoverTheirPath(f *testing.F) {
 		}
 	})
 }
+
+func TestHowAPeerWasAskedForMakesNoOtherRule(t *testing.T) {
+	plain := behavior.Fact{Kind: behavior.Network, Exe: "/app", Direction: behavior.Egress, Protocol: "tcp", Port: 5432,
+		Peer: behavior.Peer{Kind: behavior.PeerOutside, Address: netip.MustParseAddr("192.0.2.7")}}
+	named, via, service := plain, plain, plain
+	named.Peer.Name = "db.example"
+	via.Via = netip.MustParseAddrPort("198.51.100.1:5432")
+	service.Peer.Service = "legacy:5432"
+	want, err := learn.Rules([]behavior.Profile{profile("web", plain)}, learn.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := learn.Rules([]behavior.Profile{profile("web", plain, named, via, service)}, learn.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(describe(got.Rules), describe(want.Rules)) {
+		t.Errorf("got %q, want %q", describe(got.Rules), describe(want.Rules))
+	}
+	for _, f := range []behavior.Fact{plain, named, via, service} {
+		if !want.Allows("web", f) {
+			t.Errorf("the rules of one do not allow %s", f)
+		}
+	}
+}

@@ -47,14 +47,33 @@ func (c *Cluster) Seal() {
 //
 // An address that cannot be told comes back with an unresolved Peer: one of a
 // Service that has no endpoints, or one of a pod that nobody remembers.
+//
+// Via, the address before translation, becomes the peer's Service where it is
+// one's, and is cleared then. The name that was asked for is kept for a peer
+// outside only: inside the cluster a workload says more, and one workload has
+// many names.
 func (c *Cluster) Resolve(f behavior.Fact, namespace, podName string, at time.Time) []behavior.Fact {
 	if f.Kind != behavior.Network || f.Direction == behavior.Listen || f.Peer.Kind != "" || !f.Peer.Address.IsValid() {
 		return []behavior.Fact{f}
 	}
 	c.Seal()
+	asked := f.Peer.Name
+	facts := c.resolve(f, name{namespace, podName}, at)
+	for i := range facts {
+		if facts[i].Peer.Kind == behavior.PeerOutside && f.Direction == behavior.Egress {
+			facts[i].Peer.Name = asked
+		}
+	}
+	return facts
+}
+
+func (c *Cluster) resolve(f behavior.Fact, self name, at time.Time) []behavior.Fact {
 	addr := f.Peer.Address.Unmap().WithZone("")
 	f.Peer = behavior.Peer{Address: addr}
-	self := name{namespace, podName}
+	service := ""
+	if sp, ok := c.serviceAt(f.Via.Addr().Unmap().WithZone(""), f.Protocol, f.Via.Port()); ok && f.Direction == behavior.Egress {
+		service, f.Via = sp.label(self), netip.AddrPort{}
+	}
 	if c.isSelf(addr, self) {
 		f.Peer = behavior.Peer{Kind: behavior.PeerSelf}
 		return []behavior.Fact{f}
@@ -64,11 +83,11 @@ func (c *Cluster) Resolve(f behavior.Fact, namespace, podName string, at time.Ti
 			return facts
 		}
 		if c.index.api[netip.AddrPortFrom(addr, f.Port)] && f.Protocol == "tcp" {
-			f.Peer.Kind = behavior.PeerAPIServer
+			f.Peer.Kind, f.Peer.Service = behavior.PeerAPIServer, behavior.Escape(service)
 			return []behavior.Fact{f}
 		}
 	}
-	f.Peer = c.direct(addr, self, at, "")
+	f.Peer = c.direct(addr, self, at, service)
 	return []behavior.Fact{f}
 }
 

@@ -12,18 +12,11 @@ import (
 // throughService resolves a fact whose address and port are a Service's: the
 // facts are about the pods behind it. It returns nil when they are not.
 func (c *Cluster) throughService(f behavior.Fact, self name, at time.Time) []behavior.Fact {
-	addr := f.Peer.Address
-	sp, ok := c.index.frontends[frontend{addr, f.Protocol, f.Port}]
-	if _, isNode := c.index.nodes[addr]; !ok && isNode {
-		sp, ok = c.index.nodePorts[frontend{netip.Addr{}, f.Protocol, f.Port}]
-	}
+	sp, ok := c.serviceAt(f.Peer.Address, f.Protocol, f.Port)
 	if !ok {
 		return nil
 	}
-	label := fmt.Sprintf("%s:%d", sp.service.name, sp.port.Port)
-	if sp.service.namespace != self.namespace {
-		label = sp.service.namespace + "/" + label
-	}
+	label := sp.label(self)
 	var facts []behavior.Fact
 	for _, b := range c.backendsOf(sp) {
 		g := f
@@ -48,6 +41,25 @@ func (c *Cluster) throughService(f behavior.Fact, self name, at time.Time) []beh
 	}
 	slices.SortFunc(facts, behavior.Compare)
 	return facts
+}
+
+// serviceAt finds the Service that is reached at an address and port: its own, or
+// a port that every node gives it.
+func (c *Cluster) serviceAt(addr netip.Addr, protocol string, port uint16) (servicePort, bool) {
+	sp, ok := c.index.frontends[frontend{addr, protocol, port}]
+	if _, isNode := c.index.nodes[addr]; !ok && isNode {
+		sp, ok = c.index.nodePorts[frontend{netip.Addr{}, protocol, port}]
+	}
+	return sp, ok
+}
+
+// label names the Service's port as a pod would: without its own namespace.
+func (sp servicePort) label(self name) string {
+	label := fmt.Sprintf("%s:%d", sp.service.name, sp.port.Port)
+	if sp.service.namespace != self.namespace {
+		label = sp.service.namespace + "/" + label
+	}
+	return label
 }
 
 // service is the Service whose endpoints the slice holds.

@@ -33,6 +33,9 @@ func decodeFact(m *wirepb.Fact) (Observation, error) {
 	if m.GetPort() > math.MaxUint16 || m.GetViaPort() > math.MaxUint16 || m.GetAccess() > uint32(behavior.Read|behavior.Write|behavior.Create) {
 		return Observation{}, refuse("fact with ports %d and %d, access %d", m.GetPort(), m.GetViaPort(), m.GetAccess())
 	}
+	if err := seconds(m.GetFirst(), m.GetLast()); err != nil {
+		return Observation{}, err
+	}
 	f := behavior.Fact{
 		Kind: behavior.Kind(m.GetKind()), Exe: m.GetExe(), Runtime: m.GetRuntime(), Parent: m.GetParent(), Path: m.GetPath(),
 		Access: behavior.Access(m.GetAccess()), Direction: behavior.Direction(m.GetDirection()), Protocol: m.GetProtocol(),

@@ -35,12 +35,15 @@ func DecodeStatus(m *wirepb.StatusReply) (Status, error) {
 	s := Status{
 		Version: m.GetVersion(), Epoch: m.GetEpoch(), Node: m.GetNode(), Ready: m.GetReady(),
 		Started: fromUnix(m.GetStarted()), Deadline: fromUnix(m.GetDeadline()),
-		Pods: int(m.GetPods()), Containers: int(m.GetContainers()), Facts: m.GetFacts(), NewFacts: m.GetNewFacts(),
+		Pods: count(m.GetPods()), Containers: count(m.GetContainers()), Facts: m.GetFacts(), NewFacts: m.GetNewFacts(),
 		Unattributed: m.GetUnattributed(), Lost: m.GetLost(), Missing: m.GetMissing(), Problems: m.GetProblems(),
 	}
 	if len(s.Missing) > MaxReasons || len(s.Problems) > MaxReasons || len(m.GetHooks()) > MaxReasons || len(m.GetMaps()) > MaxReasons {
 		return Status{}, refuse("status with %d missing features, %d problems, %d kinds and %d maps",
 			len(s.Missing), len(s.Problems), len(m.GetHooks()), len(m.GetMaps()))
+	}
+	if err := seconds(m.GetStarted(), m.GetDeadline()); err != nil {
+		return Status{}, err
 	}
 	if err := texts(maxName, s.Version, s.Epoch, s.Node); err != nil {
 		return Status{}, err
@@ -100,7 +103,10 @@ func decodeSpans(m map[string]*wirepb.Span) (map[string]behavior.Span, error) {
 		if spans == nil {
 			spans = make(map[string]behavior.Span, len(m))
 		}
-		spans[reason] = behavior.Span{First: fromUnix(s.GetFirst()), Last: fromUnix(s.GetLast())}
+		var err error
+		if spans[reason], err = span(s.GetFirst(), s.GetLast()); err != nil {
+			return nil, err
+		}
 	}
 	return spans, nil
 }

@@ -128,10 +128,13 @@ func decodeContainer(m *wirepb.Container) (Container, error) {
 	if c.Namespace == "" || c.Pod == "" || c.Name == "" {
 		return Container{}, refuse("container without namespace, pod or name")
 	}
+	if err := seconds(m.GetFrom(), m.GetTo()); err != nil {
+		return Container{}, err
+	}
 	if err := texts(maxName, c.Namespace, c.Pod, c.UID, c.Name, c.ID, c.Image); err != nil {
 		return Container{}, err
 	}
-	c.Ready, c.Steady, c.Terminated, c.Restarts = m.GetReadySeen(), m.GetSteadySeen(), m.GetTerminationSeen(), int(m.GetRestarts())
+	c.Ready, c.Steady, c.Terminated, c.Restarts = m.GetReadySeen(), m.GetSteadySeen(), m.GetTerminationSeen(), count(m.GetRestarts())
 	if err := losses(c.Lost); err != nil {
 		return Container{}, err
 	}

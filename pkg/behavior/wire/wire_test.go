@@ -1,8 +1,10 @@
 package wire
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -45,10 +47,14 @@ func container() Container {
 	return c
 }
 
-func TestABatchComesBackAsItWasSent(t *testing.T) {
-	status := Status{Version: "1", Epoch: "e", Node: "n", Ready: true, Started: at, Deadline: at, Pods: 1, Containers: 2, Facts: 3, NewFacts: 4, Unattributed: 5, Lost: map[string]uint64{"ring": 1}, Missing: []string{"capabilities"}, Problems: []string{"api away"},
+func status() Status {
+	return Status{Version: "1", Epoch: "e", Node: "n", Ready: true, Started: at, Deadline: at, Pods: 1, Containers: 2, Facts: 3, NewFacts: 4, Unattributed: 5, Lost: map[string]uint64{"ring": 1}, Missing: []string{"capabilities"}, Problems: []string{"api away"},
 		LostAt: map[string]behavior.Span{"ring": {First: at, Last: at}}, Hooks: map[behavior.Kind][]string{behavior.File: {"fentry", "tracepoint"}},
 		Maps: map[string]behavior.MapUse{"files": {High: 1, Size: 2}}}
+}
+
+func TestABatchComesBackAsItWasSent(t *testing.T) {
+	status := status()
 	var got []Batch
 	w := NewWriter("e", func(m *wirepb.Batch) error {
 		raw, err := proto.Marshal(m)
@@ -128,7 +134,25 @@ func TestWhatNoCollectorMayStateIsRefused(t *testing.T) {
 		"a text longer than any path":     func(b *wirepb.Batch) { b.Containers[0].Facts[1].Path = "/" + strings.Repeat("a", MaxText) },
 		"a container without a pod":       func(b *wirepb.Batch) { b.Containers[0].Pod = "" },
 		"a loss with a raw reason":        func(b *wirepb.Batch) { b.Containers[0].Lost = map[string]uint64{"\x00": 1} },
-		"a status with a raw problem":     func(b *wirepb.Batch) { b.Last, b.Status = true, &wirepb.StatusReply{Problems: []string{"\r"}} },
+		"a time before all times":         func(b *wirepb.Batch) { b.Containers[0].Facts[0].First = -1 },
+		"a time that JSON cannot write":   func(b *wirepb.Batch) { b.Containers[0].To = lastSecond + 1 },
+		"a loss at a time without end":    func(b *wirepb.Batch) { b.Containers[0].LostAt["fact limit"].Last = math.MaxInt64 },
+		"a status of another age":         func(b *wirepb.Batch) { b.Last, b.Status = true, &wirepb.StatusReply{Started: math.MinInt64} },
+		"more parents than are kept":      func(b *wirepb.Batch) { b.Containers[0].Facts[0].Parents = []string{"/a", "/b", "/c", "/d", "/e"} },
+		"a parent that is not escaped":    func(b *wirepb.Batch) { b.Containers[0].Facts[0].Parents = []string{"\n\r"} },
+		"an origin that is not known":     func(b *wirepb.Batch) { b.Containers[0].Facts[0].Origin = "elsewhere" },
+		"an operation on no file":         func(b *wirepb.Batch) { b.Containers[0].Facts[0].Operation = "unlink" },
+		"a name with a raw byte":          func(b *wirepb.Batch) { b.Containers[0].Facts[9].PeerName = "a\x80" },
+		"an address asked for of 3 bytes": func(b *wirepb.Batch) { b.Containers[0].Facts[9].Via = []byte("abc") },
+		"a port asked for beyond 65535":   func(b *wirepb.Batch) { b.Containers[0].Facts[9].ViaPort = 1 << 20 },
+		"a mount whose path is not text":  func(b *wirepb.Batch) { b.Containers[0].Mounts["/\n"] = &wirepb.Mount{} },
+		"a hook of no kind": func(b *wirepb.Batch) {
+			b.Last, b.Status = true, &wirepb.StatusReply{Hooks: map[string]string{"x": "y"}}
+		},
+		"a map whose name is not text": func(b *wirepb.Batch) {
+			b.Last, b.Status = true, &wirepb.StatusReply{Maps: map[string]*wirepb.MapUse{"\x1b": {}}}
+		},
+		"a status with a raw problem": func(b *wirepb.Batch) { b.Last, b.Status = true, &wirepb.StatusReply{Problems: []string{"\r"}} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := base()
@@ -150,8 +174,9 @@ func FuzzDecodeBatch(f *testing.F) {
 		if len(fact.Path) > 100 {
 			continue // a long seed keeps the fuzzer busy with making it shorter
 		}
-		c := Container{Namespace: "s", Pod: "p", Name: "c", From: at, To: at, Facts: []Observation{{Fact: fact, Count: 1, First: at, Last: at}}}
-		raw, err := proto.Marshal(&wirepb.Batch{Epoch: "e", Revision: 1, Containers: []*wirepb.Container{EncodeContainer(c)}, Last: true, Status: EncodeStatus(Status{Node: "n"})})
+		c := container()
+		c.ID, c.Facts = "id", []Observation{{Fact: fact, Count: 1, First: at, Last: at, Snapshot: true, Parents: []string{"", "/bin/sh"}}}
+		raw, err := proto.Marshal(&wirepb.Batch{Epoch: "e", Revision: 1, Containers: []*wirepb.Container{EncodeContainer(c)}, Last: true, Status: EncodeStatus(status())})
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -169,6 +194,9 @@ func FuzzDecodeBatch(f *testing.F) {
 			}
 			return
 		}
+		if _, err := json.Marshal(b); err != nil {
+			t.Fatalf("nothing can write it down: %v", err)
+		}
 		again := &wirepb.Batch{Epoch: b.Epoch, Revision: b.Revision}
 		for _, c := range b.Containers {
 			again.Containers = append(again.Containers, EncodeContainer(c))
@@ -182,6 +210,34 @@ func FuzzDecodeBatch(f *testing.F) {
 		}
 		if !reflect.DeepEqual(second, b) {
 			t.Fatalf("encoded again it differs:\n%+v\n%+v", b, second)
+		}
+	})
+}
+
+func FuzzDecodeStatus(f *testing.F) {
+	raw, err := proto.Marshal(EncodeStatus(status()))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var m wirepb.StatusReply
+		if proto.Unmarshal(raw, &m) != nil {
+			return
+		}
+		s, err := DecodeStatus(&m)
+		if err != nil {
+			if !behavior.IsEscaped(err.Error()) {
+				t.Fatalf("error is not safe to print: %q", err)
+			}
+			return
+		}
+		if _, err := json.Marshal(s); err != nil {
+			t.Fatalf("nothing can write it down: %v", err)
+		}
+		second, err := DecodeStatus(EncodeStatus(s))
+		if err != nil || !reflect.DeepEqual(second, s) {
+			t.Fatalf("encoded again it differs: %v\n%+v\n%+v", err, s, second)
 		}
 	})
 }

@@ -17,30 +17,39 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior/wire"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior/wire/wirepb"
 )
 
-// node is one collector and everything that was pulled from it.
+// node is one node's collector and everything that was pulled from it.
 type node struct {
-	name, pod string
-	conn      *grpc.ClientConn
-	client    wirepb.CollectorClient // nil when there is no collector
+	name string
 
 	firstTry time.Duration // pause after the first try that failed
+	most     limits
 
-	busy sync.Mutex // held while it is pulled from
-	mu   sync.Mutex // guards what follows
+	busy sync.Mutex // held while it is pulled from; guards the connection
+	pod  string
+	conn *grpc.ClientConn
+	// client is nil when there is no collector to speak to.
+	client wirepb.CollectorClient
+
+	mu sync.Mutex // guards what follows
 
 	epoch      string
 	since      uint64
 	containers map[string]*pulled // by container ID
+	facts      int                // of all containers
+	weight     int                // bytes of their texts
+	fresh      []novel            // what was not known before, until somebody takes it
 	status     wire.Status
 	restarts   int       // of the collector, while it was observing
 	answered   time.Time // last
 	failure    error     // of the last pull, or why there is no collector
+	cutOff     bool      // it broke the limits: nothing is asked of it any more
 }
 
 // pulled is one container as it was pulled so far.
@@ -49,10 +58,28 @@ type pulled struct {
 	facts map[behavior.Fact]wire.Observation
 }
 
-// Bounds of what one collector may make the plugin hold.
+// novel is a fact of a container that was not known before.
+type novel struct {
+	namespace, pod, container string
+	fact                      behavior.Fact
+	last                      time.Time
+}
+
+// Bounds of what one collector may make the plugin hold. A node runs some 100
+// pods; a collector of ours keeps 400,000 facts at most, whose texts are some 100
+// bytes each.
 const (
 	maxNodeContainers = 20000
 	maxNodeFacts      = 1 << 20
+	maxNodeWeight     = 256 << 20
+)
+
+// Bounds of one pull. A collector sends each fact once, and each of its
+// containers with every batch that has facts of it.
+const (
+	maxPullBytes = 1 << 30
+	maxPullFacts = 2 * maxNodeFacts
+	maxPullTime  = 3 * time.Minute
 )
 
 // Tries of one pull, and the pauses between them.
@@ -80,7 +107,33 @@ func connect(name, pod string, dial dialer) (*node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to collector on %s: %w", name, err)
 	}
-	return &node{name: name, pod: pod, conn: conn, client: wirepb.NewCollectorClient(conn), firstTry: firstTry, containers: map[string]*pulled{}}, nil
+	return &node{name: name, pod: pod, conn: conn, client: wirepb.NewCollectorClient(conn), firstTry: firstTry,
+		most: limits{maxPullBytes, maxPullFacts, maxNodeWeight, maxPullTime}, containers: map[string]*pulled{}}, nil
+}
+
+// serves tells whether the node's connection is to this pod.
+func (n *node) serves(pod string) bool {
+	n.busy.Lock()
+	defer n.busy.Unlock()
+	return n.client != nil && n.pod == pod
+}
+
+// replace goes on with another collector of the node, which need not know what
+// the one before knew: its epoch tells. What was pulled stays.
+func (n *node) replace(by *node) error {
+	n.busy.Lock()
+	defer n.busy.Unlock()
+	old := n.conn
+	n.pod, n.conn, n.client, n.firstTry, n.most = by.pod, by.conn, by.client, by.firstTry, by.most
+	n.mu.Lock()
+	if n.containers == nil {
+		n.containers = map[string]*pulled{}
+	}
+	n.mu.Unlock()
+	if old == nil {
+		return nil
+	}
+	return old.Close()
 }
 
 // ready asks the collector whether it collects.
@@ -92,12 +145,19 @@ func (n *node) ready(ctx context.Context) (wire.Status, error) {
 	return wire.DecodeStatus(reply)
 }
 
-// pull takes over what is new, and tries again from where it broke off. Its
-// failure is kept until a later pull succeeds.
-func (n *node) pull(ctx context.Context, namespace string, now func() time.Time) error {
+// pull takes over what is new, and tries so often, each time from where it broke
+// off. Its failure is kept until a later pull succeeds. A collector that breaks a
+// limit is not asked again: it would do the same, and may mean to.
+func (n *node) pull(ctx context.Context, namespace string, now func() time.Time, tries int) error {
+	n.mu.Lock()
+	off := n.cutOff
+	n.mu.Unlock()
+	if off || n.client == nil {
+		return nil // why is kept already
+	}
 	var err error
 	wait := n.firstTry
-	for try := range pullTries {
+	for try := range tries {
 		if try > 0 {
 			if pause(ctx, wait) != nil {
 				break
@@ -108,8 +168,15 @@ func (n *node) pull(ctx context.Context, namespace string, now func() time.Time)
 			n.settle(nil, now())
 			return nil
 		}
+		if errors.Is(err, errOverdue) {
+			break // the next pull goes on from here
+		}
 		if errors.Is(err, wire.ErrMessage) {
-			break // it would say the same again
+			n.mu.Lock()
+			n.cutOff = true
+			n.mu.Unlock()
+			err = fmt.Errorf("cut off: %w", err)
+			break
 		}
 	}
 	err = fmt.Errorf("pull: %w", err)
@@ -125,24 +192,42 @@ func (n *node) settle(failure error, at time.Time) {
 	}
 }
 
+// limits bound one pull, and by weight what it may make the plugin hold.
+type limits struct {
+	bytes, facts, weight int
+	time                 time.Duration
+}
+
 func (n *node) pullOnce(ctx context.Context, namespace string) error {
-	ctx, cancel := context.WithCancel(ctx)
+	most := n.most
+	ctx, cancel := context.WithTimeoutCause(ctx, most.time, fmt.Errorf("%w %s", errOverdue, most.time))
 	defer cancel()
 	stream, err := n.client.Pull(ctx, &wirepb.PullRequest{Epoch: n.epoch, Since: n.since, Namespaces: []string{namespace}})
 	if err != nil {
-		return plain(err)
+		return overdue(ctx, plain(err))
 	}
+	bytes, facts := 0, 0
 	for {
 		message, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return errors.New("collector ended before the last batch")
 		}
 		if err != nil {
-			return plain(err)
+			return overdue(ctx, plain(err))
 		}
 		batch, err := wire.DecodeBatch(message)
 		if err != nil {
 			return err
+		}
+		bytes += proto.Size(message)
+		for _, c := range batch.Containers {
+			facts += len(c.Facts)
+		}
+		switch {
+		case bytes > most.bytes:
+			return fmt.Errorf("%w: more than %d bytes in one pull", wire.ErrMessage, most.bytes)
+		case facts > most.facts:
+			return fmt.Errorf("%w: more than %d facts in one pull", wire.ErrMessage, most.facts)
 		}
 		if err := n.take(batch); err != nil {
 			return err
@@ -153,6 +238,17 @@ func (n *node) pullOnce(ctx context.Context, namespace string) error {
 	}
 }
 
+// errOverdue is a pull that took too long, however much came.
+var errOverdue = errors.New("collector did not end within")
+
+// overdue says so where it was the pull's own time that ended.
+func overdue(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errOverdue) {
+		return cause
+	}
+	return err
+}
+
 // take merges one batch. Only then the revision moves on, so what was not merged
 // is asked for again.
 func (n *node) take(b wire.Batch) error {
@@ -161,27 +257,9 @@ func (n *node) take(b wire.Batch) error {
 	if n.epoch != "" && b.Epoch != n.epoch {
 		n.restarts++
 	}
-	total := 0
-	for _, k := range n.containers {
-		total += len(k.facts)
-	}
 	for _, c := range b.Containers {
-		k := n.containers[c.ID]
-		if k == nil {
-			if len(n.containers) >= maxNodeContainers {
-				return fmt.Errorf("%w: more than %d containers", wire.ErrMessage, maxNodeContainers)
-			}
-			k = &pulled{Container: c, facts: map[behavior.Fact]wire.Observation{}}
-			n.containers[c.ID] = k
-		}
-		k.merge(c)
-		for _, o := range c.Facts {
-			if old, ok := k.facts[o.Fact]; ok {
-				o = mergeObservations(old, o)
-			} else if total++; total > maxNodeFacts {
-				return fmt.Errorf("%w: more than %d facts", wire.ErrMessage, maxNodeFacts)
-			}
-			k.facts[o.Fact] = o
+		if err := n.takeContainer(c); err != nil {
+			return err
 		}
 	}
 	n.epoch, n.since = b.Epoch, b.Revision
@@ -191,26 +269,63 @@ func (n *node) take(b wire.Batch) error {
 	return nil
 }
 
-// merge takes over what a later message says of the container.
-func (k *pulled) merge(c wire.Container) {
-	from := k.From
-	if c.From.Before(from) {
-		from = c.From
+func (n *node) takeContainer(c wire.Container) error {
+	k := n.containers[c.ID]
+	if k == nil {
+		if len(n.containers) >= maxNodeContainers {
+			return fmt.Errorf("%w: more than %d containers", wire.ErrMessage, maxNodeContainers)
+		}
+		k = &pulled{Container: c, facts: map[behavior.Fact]wire.Observation{}}
+		k.Facts = nil
+		n.containers[c.ID] = k
+		n.weight += k.Weight()
 	}
-	start := k.Start || c.Start
+	if k.Namespace != c.Namespace || k.Pod != c.Pod || k.Name != c.Name {
+		return fmt.Errorf("%w: container %s is of two pods", wire.ErrMessage, c.ID)
+	}
+	n.weight -= k.Weight()
+	k.merge(c)
+	n.weight += k.Weight()
+	for _, o := range c.Facts {
+		if old, ok := k.facts[o.Fact]; ok {
+			n.weight -= old.Weight()
+			o = mergeObservations(old, o)
+		} else {
+			n.facts++
+			n.fresh = append(n.fresh, novel{k.Namespace, k.Pod, k.Name, o.Fact, o.Last})
+		}
+		k.facts[o.Fact] = o
+		n.weight += o.Weight()
+		switch {
+		case len(k.facts) > wire.MaxFacts:
+			return fmt.Errorf("%w: more than %d facts of one container", wire.ErrMessage, wire.MaxFacts)
+		case n.facts > maxNodeFacts:
+			return fmt.Errorf("%w: more than %d facts", wire.ErrMessage, maxNodeFacts)
+		}
+	}
+	if n.weight > n.most.weight {
+		return fmt.Errorf("%w: more than %d bytes of text", wire.ErrMessage, n.most.weight)
+	}
+	return nil
+}
+
+// merge takes over what a later message says of the container. What was seen
+// once stays seen.
+func (k *pulled) merge(c wire.Container) {
+	was := k.Container
 	k.Container = c // losses too: some are made good later
-	k.From, k.Start, k.Facts = from, start, nil
+	k.Facts = nil
+	if was.From.Before(k.From) {
+		k.From = was.From
+	}
+	k.Start, k.Ready = k.Start || was.Start, k.Ready || was.Ready
+	k.Steady, k.Terminated = k.Steady || was.Steady, k.Terminated || was.Terminated
+	k.Restarts = max(k.Restarts, was.Restarts)
 }
 
 func mergeObservations(a, b wire.Observation) wire.Observation {
-	b.Count = max(a.Count, b.Count)
-	if a.First.Before(b.First) {
-		b.First = a.First
-	}
-	if a.Last.After(b.Last) {
-		b.Last = a.Last
-	}
-	return b
+	e := behavior.MergeEvidence(a.Evidence(""), b.Evidence(""))
+	return wire.Observation{Fact: b.Fact, Count: max(a.Count, b.Count), First: e.First, Last: e.Last, Parents: e.Parents, Snapshot: e.Snapshot}
 }
 
 // view is a node in numbers.

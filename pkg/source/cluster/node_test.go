@@ -29,6 +29,8 @@ type fakeCollector struct {
 	pulls  atomic.Int32
 	since  atomic.Uint64 // of the last pull
 	broken bool          // sends a fact that no collector may state
+	// send, if not nil, is what a pull sends instead.
+	send func(grpc.ServerStreamingServer[wirepb.Batch]) error
 }
 
 func (f *fakeCollector) container() wire.Container {
@@ -46,6 +48,9 @@ func (f *fakeCollector) Pull(r *wirepb.PullRequest, stream grpc.ServerStreamingS
 		since = 0
 	}
 	f.since.Store(since)
+	if f.send != nil {
+		return f.send(stream)
+	}
 	if f.broken {
 		return stream.Send(&wirepb.Batch{Epoch: f.epoch, Containers: []*wirepb.Container{{Namespace: "shop", Pod: "\n", Name: "web"}}})
 	}
@@ -117,7 +122,7 @@ func TestAPullGoesOnWhereTheConnectionBroke(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.conn.Close()
-	if err := n.pull(t.Context(), "shop", at); err != nil {
+	if err := n.pull(t.Context(), "shop", at, pullTries); err != nil {
 		t.Fatal(err)
 	}
 	if got := len(n.containers["id1"].facts); got != 1000 {
@@ -139,7 +144,7 @@ func TestAPullThatKeepsBreakingFailsAndKeepsWhatItHas(t *testing.T) {
 	}
 	defer n.conn.Close()
 	n.firstTry = time.Millisecond
-	if err := n.pull(t.Context(), "shop", at); err == nil {
+	if err := n.pull(t.Context(), "shop", at, pullTries); err == nil {
 		t.Fatal("pull succeeded over a connection that always breaks")
 	}
 	if n.failure == nil || len(n.containers["id1"].facts) == 0 {
@@ -156,7 +161,7 @@ func TestACollectorThatStartedAgainIsNoticed(t *testing.T) {
 	defer n.conn.Close()
 	for _, epoch := range []string{"e1", "e2"} {
 		f.epoch = epoch
-		if err := n.pull(t.Context(), "shop", at); err != nil {
+		if err := n.pull(t.Context(), "shop", at, pullTries); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -172,7 +177,7 @@ func TestAMalformedBatchIsNotAskedForAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.conn.Close()
-	if err := n.pull(t.Context(), "shop", at); !errors.Is(err, wire.ErrMessage) {
+	if err := n.pull(t.Context(), "shop", at, pullTries); !errors.Is(err, wire.ErrMessage) {
 		t.Fatalf("got %v", err)
 	}
 	if f.pulls.Load() != 1 {

@@ -80,7 +80,8 @@ func (s *Source) pullOften(ctx context.Context) error {
 	ticker := time.NewTicker(pullEvery)
 	defer ticker.Stop()
 	for {
-		s.pullAll(ctx)
+		s.refresh(ctx)
+		s.pullAll(ctx, 1) // the next round is the next try
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -110,20 +111,17 @@ func (s *Source) stillThere(ctx context.Context) error {
 }
 
 // pullAll pulls from all nodes side by side. What fails stands in the node.
-func (s *Source) pullAll(ctx context.Context) {
+func (s *Source) pullAll(ctx context.Context, tries int) {
 	limit := make(chan struct{}, 64)
 	var running sync.WaitGroup
 	for _, n := range s.list() {
-		if n.client == nil {
-			continue
-		}
 		running.Go(func() {
 			limit <- struct{}{}
 			defer func() { <-limit }()
 			n.busy.Lock()
 			defer n.busy.Unlock()
 			// The failure is kept in the node, and ends up in the coverage.
-			_ = n.pull(ctx, s.options.Namespace, s.options.Now)
+			_ = n.pull(ctx, s.options.Namespace, s.options.Now, tries)
 		})
 	}
 	running.Wait()

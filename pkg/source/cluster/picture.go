@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/topology"
 )
 
@@ -42,8 +44,20 @@ type podKey struct{ namespace, name string }
 
 // podSeen is what is kept of a pod beside the topology.
 type podSeen struct {
-	node       string
-	containers []string
+	nodes []string // where it ran, in the order in which it was seen there
+	// containers are those that its specification always runs; others are those
+	// that come first (init) or that somebody added (ephemeral).
+	containers, others []string
+	// over says that it had run to its end before it was ever looked at.
+	over bool
+}
+
+// node is where it ran last; empty when it was not scheduled.
+func (s podSeen) node() string {
+	if len(s.nodes) == 0 {
+		return ""
+	}
+	return s.nodes[len(s.nodes)-1]
 }
 
 // picture builds the topology: everything is listed at the start and at the end,
@@ -120,17 +134,48 @@ func (p *picture) add(kind string, u *unstructured.Unstructured) error {
 func (p *picture) note(u *unstructured.Unstructured) {
 	key := podKey{u.GetNamespace(), u.GetName()}
 	p.there[key] = true
-	var s podSeen
-	s.node, _, _ = unstructured.NestedString(u.Object, "spec", "nodeName")
-	list, _, _ := unstructured.NestedSlice(u.Object, "spec", "containers")
+	s, known := p.seen[key]
+	if !known {
+		phase, _, _ := unstructured.NestedString(u.Object, "status", "phase")
+		s.over = phase == "Succeeded" || phase == "Failed"
+	}
+	// A StatefulSet's pod keeps its name when it moves.
+	if node, _, _ := unstructured.NestedString(u.Object, "spec", "nodeName"); node != "" && s.node() != node {
+		s.nodes = append(slices.DeleteFunc(slices.Clone(s.nodes), func(n string) bool { return n == node }), node)
+	}
+	s.containers = names(u, "containers")
+	s.others = append(names(u, "initContainers"), names(u, "ephemeralContainers")...)
+	p.seen[key] = s
+}
+
+// names lists what a part of a pod's specification calls its containers.
+func names(u *unstructured.Unstructured, part string) []string {
+	list, _, _ := unstructured.NestedSlice(u.Object, "spec", part)
+	var found []string
 	for _, item := range list {
 		if c, ok := item.(map[string]any); ok {
 			if name, ok := c["name"].(string); ok {
-				s.containers = append(s.containers, name)
+				found = append(found, name)
 			}
 		}
 	}
-	p.seen[key] = s
+	return found
+}
+
+// replicas counts the pods that each workload of a namespace had since the first
+// look, those that are gone included. A pod that came and went while a rollout
+// went on is one that should have been observed.
+func (p *picture) replicas(namespace string) map[behavior.Workload]int {
+	counts := map[behavior.Workload]int{}
+	for key, seen := range p.seen {
+		if key.namespace != namespace || seen.over {
+			continue
+		}
+		if w, _, ok := p.topology.Workload(key.namespace, key.name); ok {
+			counts[w]++
+		}
+	}
+	return counts
 }
 
 // keepOnly removes the pods that a complete list does not show any more.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
@@ -18,7 +19,8 @@ func (s *Source) Pull(ctx context.Context) (source.Result, error) {
 	if err := s.picture.list(ctx, s.api); err != nil {
 		return source.Result{}, fmt.Errorf("pull: %w", err)
 	}
-	s.pullAll(ctx)
+	s.refresh(ctx)
+	s.pullAll(ctx, pullTries)
 	if err := ctx.Err(); err != nil {
 		return source.Result{}, err
 	}
@@ -26,7 +28,7 @@ func (s *Source) Pull(ctx context.Context) (source.Result, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.topology.Seal()
-	a := assembly{Source: s, result: source.Result{Profiles: behavior.Profiles{}, Topology: p.topology}}
+	a := s.assembly()
 	var failures []error
 	nodes := s.list()
 	for _, n := range nodes {
@@ -53,34 +55,52 @@ func times(n int) string {
 // assembly makes profiles of what was pulled.
 type assembly struct {
 	*Source
-	result source.Result
+	replicas map[behavior.Workload]int
+	result   source.Result
+}
+
+func (s *Source) assembly() assembly {
+	return assembly{Source: s, replicas: s.picture.replicas(s.options.Namespace),
+		result: source.Result{Profiles: behavior.Profiles{}, Topology: s.picture.topology}}
 }
 
 // node adds everything of one node, what is missing of it included.
 func (a *assembly) node(n *node) {
-	lost := map[string]uint64{}
+	whole := behavior.Coverage{Lost: map[string]uint64{}, Hooks: n.status.Hooks}
 	for reason, count := range n.status.Lost {
-		lost[n.name+": "+reason] = count
+		whole.Lost[n.name+": "+reason] = count
 	}
 	if n.status.Unattributed > 0 {
-		lost[n.name+": containers that no pod names"] = n.status.Unattributed
+		whole.Lost[n.name+": "+behavior.UnattributedReason] = n.status.Unattributed
 		a.result.Unattributed += n.status.Unattributed
 	}
+	whole.LostAt = prefixed(n.name, n.status.LostAt)
+	whole.Maps = prefixed(n.name, n.status.Maps)
 	gaps := a.gaps(n)
 	for _, reason := range gaps {
 		a.result.Nodes = append(a.result.Nodes, source.NodeError{Node: n.name, Reason: reason})
-	}
-	for i, reason := range gaps {
-		gaps[i] = "node " + n.name + ": " + reason
+		whole.Gaps = append(whole.Gaps, "node "+n.name+": "+reason)
 	}
 	for _, k := range n.containers {
-		a.container(n, k, lost, gaps)
+		a.container(n, k, whole)
 	}
 	// Pods of the namespace that the node never told of still have a container
 	// each of which nothing is known.
 	if len(gaps) > 0 {
-		a.unobserved(n.name, behavior.Coverage{Gaps: gaps, Lost: lost})
+		a.unobserved(n.name, whole)
 	}
+}
+
+// prefixed gives the entries with who they are about before their names.
+func prefixed[V any](by string, entries map[string]V) map[string]V {
+	if len(entries) == 0 {
+		return nil
+	}
+	all := make(map[string]V, len(entries))
+	for name, v := range entries {
+		all[by+": "+name] = v
+	}
+	return all
 }
 
 // gaps say in words, escaped, what the node cannot claim to have seen.
@@ -102,51 +122,66 @@ func (a *assembly) gaps(n *node) []string {
 	return gaps
 }
 
-func (a *assembly) container(n *node, k *pulled, lost map[string]uint64, gaps []string) {
+// container adds one container of a node, of which whole is true.
+func (a *assembly) container(n *node, k *pulled, whole behavior.Coverage) {
 	if k.Namespace != a.options.Namespace {
 		return
 	}
 	workload, labels, ok := a.picture.topology.Workload(k.Namespace, k.Pod)
-	if !ok {
-		// A pod that came and went while the API server showed it to nobody.
+	if reason := a.doubt(n, k); !ok || reason != "" {
+		if !ok {
+			// A pod that came and went while the API server showed it to nobody.
+			reason = "pod " + k.Pod + " is of an unknown workload"
+		}
 		a.result.Unattributed += uint64(len(k.facts))
-		a.result.Nodes = append(a.result.Nodes, source.NodeError{Node: n.name, Reason: "pod " + k.Pod + " is of an unknown workload"})
+		a.result.Nodes = append(a.result.Nodes, source.NodeError{Node: n.name, Reason: reason})
 		return
 	}
-	coverage := behavior.Coverage{
-		Replicas: a.picture.topology.Replicas(workload), Lost: map[string]uint64{}, Gaps: gaps,
-		Pods: map[string]behavior.PodCoverage{k.Pod: {Node: n.name, Image: k.Image, From: k.From, To: k.To, Start: k.Start}},
-	}
-	for reason, count := range lost {
-		coverage.Lost[reason] = count
-	}
-	for reason, count := range k.Lost {
-		coverage.Lost[k.Pod+": "+reason] = count
+	own := behavior.Coverage{
+		Replicas: a.replicas[workload], Lost: prefixed(k.Pod, k.Lost), LostAt: prefixed(k.Pod, k.LostAt), Mounts: k.Mounts,
+		Pods: map[string]behavior.PodCoverage{k.Pod: {Node: n.name, Image: k.Image, From: k.From, To: k.To,
+			Start: k.Start, Ready: k.Ready, Steady: k.Steady, Terminated: k.Terminated, Restarts: k.Restarts}},
 	}
 	profile := behavior.Profile{
-		Subject: behavior.Subject{Workload: workload, Container: k.Name}, Labels: behavior.FormatLabels(labels), Coverage: coverage,
+		Subject: behavior.Subject{Workload: workload, Container: k.Name}, Labels: behavior.FormatLabels(labels),
+		Coverage: behavior.MergeCoverage(whole, own),
 	}
 	for f, o := range k.facts {
-		evidence := behavior.Evidence{First: o.First, Last: o.Last, Pods: map[string]uint64{k.Pod: o.Count}}
 		for _, resolved := range a.picture.topology.Resolve(f, k.Namespace, k.Pod, o.Last) {
-			profile.Add(resolved, evidence)
+			profile.Add(resolved, o.Evidence(k.Pod))
 		}
 	}
 	a.result.Profiles.Add(profile)
+}
+
+// doubt says what a node states that cannot be: that a pod of another node's runs
+// there, or that a pod has a container that its specification does not name. What
+// it says of them is not believed, since a node speaks for itself only.
+func (a *assembly) doubt(n *node, k *pulled) string {
+	seen, ok := a.picture.seen[podKey{k.Namespace, k.Pod}]
+	switch {
+	case !ok:
+		return ""
+	case len(seen.nodes) > 0 && !slices.Contains(seen.nodes, n.name):
+		return "states what pod " + k.Pod + " did, which runs on " + seen.node()
+	case !slices.Contains(seen.containers, k.Name) && !slices.Contains(seen.others, k.Name):
+		return "states what container " + k.Name + " of pod " + k.Pod + " did, which has none of that name"
+	}
+	return ""
 }
 
 // unobserved gives the coverage to every container of the namespace's pods on a
 // node.
 func (a *assembly) unobserved(node string, coverage behavior.Coverage) {
 	for key, seen := range a.picture.seen {
-		if key.namespace != a.options.Namespace || seen.node != node {
+		if key.namespace != a.options.Namespace || seen.node() != node || seen.over {
 			continue
 		}
 		workload, labels, ok := a.picture.topology.Workload(key.namespace, key.name)
 		if !ok {
 			continue
 		}
-		coverage.Replicas = a.picture.topology.Replicas(workload)
+		coverage.Replicas = a.replicas[workload]
 		for _, name := range seen.containers {
 			a.result.Profiles.Add(behavior.Profile{
 				Subject: behavior.Subject{Workload: workload, Container: name}, Labels: behavior.FormatLabels(labels), Coverage: coverage,

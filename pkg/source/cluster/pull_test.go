@@ -19,20 +19,30 @@ import (
 func planted(t *testing.T) *Source {
 	t.Helper()
 	s := &Source{options: Options{Namespace: "shop", Now: at}, picture: newPicture(at), nodes: map[string]*node{}}
-	for name, where := range map[string][3]string{"web-1": {"web", "node-1", "10.0.0.1"}, "web-2": {"web", "node-2", "10.0.0.2"}, "api-1": {"api", "node-1", "10.0.0.3"}} {
-		u := &unstructured.Unstructured{Object: map[string]any{
-			"metadata": map[string]any{
-				"namespace": "shop", "name": name, "labels": map[string]any{"app": where[0]},
-				"ownerReferences": []any{map[string]any{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": where[0], "controller": true}},
-			},
-			"spec":   map[string]any{"nodeName": where[1], "containers": []any{map[string]any{"name": where[0]}}},
-			"status": map[string]any{"podIP": where[2], "podIPs": []any{map[string]any{"ip": where[2]}}, "phase": "Running", "startTime": "2026-01-01T11:00:00Z"},
-		}}
-		if err := s.picture.add("Pod", u); err != nil {
-			t.Fatal(err)
-		}
+	for name, where := range map[string][2]string{"web-1": {"web", "node-1"}, "web-2": {"web", "node-2"}, "api-1": {"api", "node-1"}} {
+		s.addPod(t, name, where[0], where[1], "Running")
 	}
 	return s
+}
+
+// addPod shows a pod of a workload to the picture; its address ends in 1 to 9.
+func (s *Source) addPod(t *testing.T, name, workload, node, phase string) {
+	t.Helper()
+	ip := "10.0.1." + name[len(name)-1:]
+	if workload == "api" {
+		ip = "10.0.0.3"
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{
+		"metadata": map[string]any{
+			"namespace": "shop", "name": name, "labels": map[string]any{"app": workload},
+			"ownerReferences": []any{map[string]any{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": workload, "controller": true}},
+		},
+		"spec":   map[string]any{"nodeName": node, "containers": []any{map[string]any{"name": workload}}},
+		"status": map[string]any{"podIP": ip, "podIPs": []any{map[string]any{"ip": ip}}, "phase": phase, "startTime": "2026-01-01T11:00:00Z"},
+	}}
+	if err := s.picture.add("Pod", u); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (s *Source) plant(name, pod, container string, failure error, facts ...behavior.Fact) *node {
@@ -50,7 +60,7 @@ func (s *Source) plant(name, pod, container string, failure error, facts ...beha
 
 func (s *Source) assembled() source.Result {
 	s.picture.topology.Seal()
-	a := assembly{Source: s, result: source.Result{Profiles: behavior.Profiles{}, Topology: s.picture.topology}}
+	a := s.assembly()
 	for _, n := range s.list() {
 		a.node(n)
 	}
@@ -115,6 +125,87 @@ func TestAPodThatNobodyKnowsIsCountedAndNamed(t *testing.T) {
 	s.plant("node-1", "ghost", "x", nil, behavior.Fact{Kind: behavior.Process, Path: "/app"})
 	result := s.assembled()
 	if result.Unattributed != 1 || len(result.Nodes) != 1 || len(result.Profiles) != 0 {
+		t.Errorf("got %+v", result)
+	}
+}
+
+func TestAllOfTheCoverageReachesTheProfile(t *testing.T) {
+	s := planted(t)
+	fact := behavior.Fact{Kind: behavior.Process, Path: "/app"}
+	n := s.plant("node-1", "web-1", "web", nil, fact)
+	span := behavior.Span{First: at(), Last: at().Add(time.Second)}
+	n.status = wire.Status{LostAt: map[string]behavior.Span{"ring buffer full": span}, Hooks: map[behavior.Kind][]string{behavior.File: {"fentry"}},
+		Maps: map[string]behavior.MapUse{"files": {High: 3, Size: 4}}}
+	k := n.containers["web-1"]
+	k.Ready, k.Steady, k.Terminated, k.Restarts = true, true, true, 2
+	k.LostAt, k.Mounts = map[string]behavior.Span{"limit": span}, map[string]behavior.Mount{"/data": {Volume: "data", Kind: "emptyDir"}}
+	k.facts[fact] = wire.Observation{Fact: fact, Count: 1, First: at(), Last: at(), Snapshot: true, Parents: []string{"/init"}}
+	p := s.assembled().Profiles[behavior.Subject{Workload: behavior.Workload{Namespace: "shop", Kind: "StatefulSet", Name: "web"}, Container: "web"}]
+	want := behavior.Coverage{
+		Pods: map[string]behavior.PodCoverage{"web-1": {Node: "node-1", Image: "i", From: at(), To: at().Add(time.Minute),
+			Start: true, Ready: true, Steady: true, Terminated: true, Restarts: 2}},
+		Replicas: 2, Hooks: n.status.Hooks, Mounts: k.Mounts,
+		LostAt: map[string]behavior.Span{"node-1: ring buffer full": span, "web-1: limit": span},
+		Maps:   map[string]behavior.MapUse{"node-1: files": {High: 3, Size: 4}},
+	}
+	if !reflect.DeepEqual(p.Coverage, want) {
+		t.Errorf("got  %+v\nwant %+v", p.Coverage, want)
+	}
+	if e := p.Facts[fact]; !e.Snapshot || !reflect.DeepEqual(e.Parents, []string{"/init"}) {
+		t.Errorf("evidence is %+v", e)
+	}
+}
+
+func TestANodeSpeaksForItsOwnPodsOnly(t *testing.T) {
+	for name, c := range map[string]struct{ node, pod, container string }{
+		"a pod of another node":            {"node-2", "web-1", "web"},
+		"a container that the pod has not": {"node-1", "web-1", "../../evil"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := planted(t)
+			s.plant(c.node, c.pod, c.container, nil, behavior.Fact{Kind: behavior.Process, Path: "/app"})
+			result := s.assembled()
+			if len(result.Profiles) != 0 || len(result.Nodes) != 1 || result.Nodes[0].Node != c.node || result.Unattributed != 1 {
+				t.Errorf("got %+v", result)
+			}
+		})
+	}
+}
+
+func TestPodsThatCameAndWentCountAsReplicas(t *testing.T) {
+	s := planted(t)
+	s.plant("node-1", "web-1", "web", nil, behavior.Fact{Kind: behavior.Process, Path: "/app"})
+	s.plant("node-2", "web-2", "web", nil, behavior.Fact{Kind: behavior.Process, Path: "/app"})
+	// A rollout replaced both; the new ones were never observed.
+	for _, name := range []string{"web-1", "web-2"} {
+		s.picture.remove(podKey{"shop", name})
+	}
+	for name, node := range map[string]string{"web-3": "node-1", "web-4": "node-2"} {
+		s.addPod(t, name, "web", node, "Running")
+	}
+	s.addPod(t, "web-0", "web", "node-1", "Succeeded") // was over before anybody looked
+	web := s.assembled().Profiles[behavior.Subject{Workload: behavior.Workload{Namespace: "shop", Kind: "StatefulSet", Name: "web"}, Container: "web"}]
+	if got := web.Coverage.Shortfalls(); !reflect.DeepEqual(got, []string{"2 of 4 pods observed"}) {
+		t.Errorf("coverage is short of %q", got)
+	}
+}
+
+func TestAPodThatMovedIsObservedOnBothNodes(t *testing.T) {
+	s := planted(t)
+	s.plant("node-1", "web-1", "web", nil, behavior.Fact{Kind: behavior.Process, Path: "/app"})
+	s.plant("node-2", "web-1", "web", nil, behavior.Fact{Kind: behavior.Process, Path: "/app"})
+	s.addPod(t, "web-1", "web", "node-2", "Running")
+	if result := s.assembled(); len(result.Nodes) != 0 || result.Unattributed != 0 {
+		t.Errorf("got %+v", result)
+	}
+}
+
+func TestWhatAPodDidIsKnownAfterItWasDeleted(t *testing.T) {
+	s := planted(t)
+	s.picture.remove(podKey{"shop", "web-1"})
+	s.plant("node-1", "web-1", "web", nil, behavior.Fact{Kind: behavior.Process, Path: "/app"})
+	result := s.assembled()
+	if len(result.Nodes) != 0 || result.Unattributed != 0 || len(result.Profiles) != 1 {
 		t.Errorf("got %+v", result)
 	}
 }

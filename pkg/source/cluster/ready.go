@@ -157,24 +157,55 @@ func (s *Source) states(ctx context.Context) ([]NodeState, error) {
 	return states, nil
 }
 
-// ask connects to a collector whose program runs.
-func (s *Source) ask(ctx context.Context, name, pod string) NodeState {
+// attach gives the node with a connection to the collector in the pod.
+func (s *Source) attach(name, pod string) (*node, error) {
 	s.mu.Lock()
 	n := s.nodes[name]
 	s.mu.Unlock()
-	if n == nil || n.pod != pod {
-		// A pod that was replaced is another collector, which knows nothing yet.
-		made, err := connect(name, pod, s.dial)
-		if err != nil {
-			return NodeState{Node: name, Reason: escape(err)}
+	if n != nil && n.serves(pod) {
+		return n, nil
+	}
+	made, err := connect(name, pod, s.dial)
+	if err != nil {
+		return n, err
+	}
+	if n != nil {
+		// A pod that was replaced is another collector; what the one before it told
+		// stays.
+		return n, n.replace(made)
+	}
+	s.mu.Lock()
+	s.nodes[name] = made
+	s.mu.Unlock()
+	return made, nil
+}
+
+// refresh connects to the collectors that came since: those of nodes that joined,
+// and those whose pod was replaced.
+func (s *Source) refresh(ctx context.Context) {
+	if s.api == nil {
+		return
+	}
+	pods, err := s.collectorPods(ctx)
+	if err != nil {
+		return // the API server has a moment; the nodes' own failures say more
+	}
+	for _, p := range pods {
+		state := p.state()
+		if !state.Ready {
+			continue
 		}
-		if n != nil && n.conn != nil {
-			n.conn.Close()
+		if n, err := s.attach(state.Node, p.Metadata.Name); err != nil && n != nil {
+			n.settle(err, time.Time{})
 		}
-		n = made
-		s.mu.Lock()
-		s.nodes[name] = n
-		s.mu.Unlock()
+	}
+}
+
+// ask connects to a collector whose program runs.
+func (s *Source) ask(ctx context.Context, name, pod string) NodeState {
+	n, err := s.attach(name, pod)
+	if err != nil {
+		return NodeState{Node: name, Reason: escape(err)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
