@@ -5,6 +5,7 @@
  * supported kernel, also one that has no kprobes or is locked down.
  */
 #include "include/arch.h"
+#include "include/capability.h"
 #include "include/outcome.h"
 #include "include/socket.h"
 
@@ -19,9 +20,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Works that a task has at exec: as many files as it closes then, rarely a few. */
 #define TASK_WORKS 128
 
-/* CLONE_NEW*, from linux/sched.h: only then does clone need a capability. */
-#define CLONE_NAMESPACES 0x7e020080
-
 /* Keeps the enums in the type information that Go's constants are made from. */
 const struct generated {
 	enum kind kind;
@@ -31,6 +29,7 @@ const struct generated {
 	enum access access;
 	enum direction direction;
 	enum outcome outcome;
+	enum setting setting;
 } generated __attribute__((used));
 
 static __always_inline void mark_syscall(struct task_struct *task, struct namespace *ns, __u64 mntns,
@@ -301,77 +300,22 @@ int note_exec(__u64 *ctx)
 	return 0;
 }
 
-/* Optional: the tracepoint is in kernels since 6.14. */
+/* Optional: the tracepoint is in kernels since 6.14; hooks.bpf.c has it before. */
 SEC("tp_btf/cap_capable")
 int note_capability(__u64 *ctx)
 {
-	struct cred *cred = (struct cred *)ctx[0];
-	struct user_namespace *target = (struct user_namespace *)ctx[1], *own;
-	struct passing_key passes = {.capability = ctx[3]};
-	struct capability_key key = {};
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
-	struct actor a = {};
-	struct scratch *s;
-	long number;
-
-	/* Overridden credentials are the kernel's own doing: overlayfs, access(2). */
-	if ((const struct cred *)cred != BPF_CORE_READ(task, real_cred))
-		return 0;
-	own = BPF_CORE_READ(cred, user_ns);
-	if (target != own && target != BPF_CORE_READ(own, parent))
-		return 0;
-	number = syscall_number(regs);
-	if (number < 0 || !act_tracing(&a))
-		return 0; /* a page fault, or an interrupt */
-	passes.compat = is_compat(task);
-	passes.syscall = number;
-	if (bpf_map_lookup_elem(&passing, &passes) &&
-	    !(number == NR_CLONE && !passes.compat && first_argument(regs, false) & CLONE_NAMESPACES))
-		return 0;
-
-	key.mntns = a.mntns;
-	key.flags = a.flags;
-	if ((int)ctx[4])
-		key.flags |= RECORD_REFUSED;
-	if (passes.compat)
-		key.flags |= RECORD_COMPAT;
-	key.capability = passes.capability;
-	key.exe = a.id;
-	key.syscall = number;
-	if (known(&capabilities, &key))
-		return 0;
-	s = claim(SLOT_TRACING, KIND_CAPABILITY, &capabilities, &key);
-	if (!s)
-		return 0;
-	describe(s, SLOT_TRACING, KIND_CAPABILITY, &a);
-	s->record.flags = key.flags;
-	s->record.capability = key.capability;
-	s->record.syscall = number;
-	publish(s, KIND_CAPABILITY, &capabilities, &key);
+	capability_checked(SLOT_TRACING, (const struct cred *)ctx[0], (struct user_namespace *)ctx[1], ctx[3], ctx[4]);
 	return 0;
 }
 
-/* Optional: the tracepoint is in kernels since 6.3. */
+/* Optional: the tracepoint is in kernels since 6.3; hooks.bpf.c has it before. */
 SEC("tp_btf/sock_send_length")
 int note_sent(__u64 *ctx)
 {
 	struct sock *sk = (struct sock *)ctx[0];
-	struct endpoint e = {.protocol = IPPROTO_UDP};
-	struct actor a = {};
-	__u16 family;
 
-	if (sk->sk_protocol != IPPROTO_UDP || (int)ctx[1] < 0)
-		return 0;
-	family = sk->__sk_common.skc_family;
-	e.port = bpf_ntohs(sk->__sk_common.skc_dport);
-	if (!e.port || (family != AF_INET && family != AF_INET6))
-		return 0; /* not connected: note_send has it */
-	if (!act_tracing(&a))
-		return 0;
-	read_peer(sk, family, &e);
-	if (speaks_first(bpf_get_socket_cookie(sk), &e, DIRECTION_EGRESS))
-		add_socket_fact(SLOT_TRACING, &a, DIRECTION_EGRESS, &e);
+	if (sk->sk_protocol == IPPROTO_UDP && (int)ctx[1] >= 0)
+		datagram_sent(SLOT_TRACING, sk, sk->__sk_common.skc_family, true);
 	return 0;
 }
 

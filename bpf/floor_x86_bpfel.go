@@ -89,7 +89,8 @@ const (
 	FloorLossLOSS_PATH_UNREADABLE FloorLoss = 5
 	FloorLossLOSS_NUMBER          FloorLoss = 6
 	FloorLossLOSS_SCRIPT          FloorLoss = 7
-	FloorLossLOSSES               FloorLoss = 8
+	FloorLossLOSS_RETURN          FloorLoss = 8
+	FloorLossLOSSES               FloorLoss = 9
 )
 
 type FloorNamespace struct {
@@ -193,6 +194,13 @@ type FloorSeen struct {
 	Last  uint64
 }
 
+type FloorSetting uint32
+
+const (
+	FloorSettingSETTING_SENDS_TRACED FloorSetting = 0
+	FloorSettingSETTINGS             FloorSetting = 1
+)
+
 type FloorSocketKey struct {
 	_         structs.HostLayout
 	Mntns     uint64
@@ -225,6 +233,7 @@ const (
 	FloorMapProcesses       = "processes"
 	FloorMapRecords         = "records"
 	FloorMapScratches       = "scratches"
+	FloorMapSettings        = "settings"
 	FloorMapSockets         = "sockets"
 	FloorProgNoteCapability = "note_capability"
 	FloorProgNoteExec       = "note_exec"
@@ -307,6 +316,7 @@ type FloorMapSpecs struct {
 	Processes    *ebpf.MapSpec `ebpf:"processes"`
 	Records      *ebpf.MapSpec `ebpf:"records"`
 	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
+	Settings     *ebpf.MapSpec `ebpf:"settings"`
 	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
 }
 
@@ -349,6 +359,7 @@ type FloorMaps struct {
 	Processes    *ebpf.Map `ebpf:"processes"`
 	Records      *ebpf.Map `ebpf:"records"`
 	Scratches    *ebpf.Map `ebpf:"scratches"`
+	Settings     *ebpf.Map `ebpf:"settings"`
 	Sockets      *ebpf.Map `ebpf:"sockets"`
 }
 
@@ -365,6 +376,7 @@ func (m *FloorMaps) Close() error {
 		m.Processes,
 		m.Records,
 		m.Scratches,
+		m.Settings,
 		m.Sockets,
 	)
 }

@@ -18,6 +18,15 @@ enum {
 
 #define TS_COMPAT 2 /* asm/thread_info.h */
 #define NR_CLONE 56
+#define THREAD_SIZE 16384 /* of kernels before 5.15, unless built with KASAN */
+
+/* Arguments and result of a kernel function, as a kprobe finds them. */
+#define ARGUMENT_1(regs) (regs)->di
+#define ARGUMENT_2(regs) (regs)->si
+#define ARGUMENT_3(regs) (regs)->dx
+#define ARGUMENT_4(regs) (regs)->cx
+#define ARGUMENT_5(regs) (regs)->r8
+#define RESULT(regs) (regs)->ax
 
 /* For a task that the verifier knows the type of; is_compat is for any. */
 #define IS_COMPAT(task) ((task)->thread_info.status & TS_COMPAT)
@@ -32,6 +41,17 @@ static __always_inline long syscall_number(struct pt_regs *regs)
 {
 	/* An int: a 32-bit caller's upper half means nothing. */
 	return (int)regs->orig_ax;
+}
+
+/* The same for any, and whether it is of a task's way into the kernel. */
+static __always_inline long read_syscall_number(struct pt_regs *regs)
+{
+	return (int)BPF_CORE_READ(regs, orig_ax);
+}
+
+static __always_inline bool is_from_user(struct pt_regs *regs)
+{
+	return (BPF_CORE_READ(regs, cs) & 3) == 3;
 }
 
 static __always_inline __u64 first_argument(struct pt_regs *regs, bool compat)
@@ -66,6 +86,15 @@ static __always_inline __u64 argument(struct pt_regs *regs, bool compat, int i)
 
 #define TIF_32BIT 22 /* asm/thread_info.h */
 #define NR_CLONE 220
+#define THREAD_SIZE 16384 /* with pages of 4 KiB */
+
+/* Arguments and result of a kernel function, as a kprobe finds them. */
+#define ARGUMENT_1(r) (r)->regs[0]
+#define ARGUMENT_2(r) (r)->regs[1]
+#define ARGUMENT_3(r) (r)->regs[2]
+#define ARGUMENT_4(r) (r)->regs[3]
+#define ARGUMENT_5(r) (r)->regs[4]
+#define RESULT(r) (r)->regs[0]
 
 /* For a task that the verifier knows the type of; is_compat is for any. */
 #define IS_COMPAT(task) (((task)->thread_info.flags >> TIF_32BIT) & 1)
@@ -79,6 +108,17 @@ static __always_inline bool is_compat(struct task_struct *task)
 static __always_inline long syscall_number(struct pt_regs *regs)
 {
 	return regs->syscallno;
+}
+
+/* The same for any, and whether it is of a task's way into the kernel. */
+static __always_inline long read_syscall_number(struct pt_regs *regs)
+{
+	return BPF_CORE_READ(regs, syscallno);
+}
+
+static __always_inline bool is_from_user(struct pt_regs *regs)
+{
+	return !(BPF_CORE_READ(regs, pstate) & 0xf);
 }
 
 /* x0 holds the result when the call returns; the argument is kept beside it. */

@@ -53,7 +53,7 @@ static __always_inline struct scratch *claim(__u32 slot, enum kind kind, void *m
 		return NULL;
 	}
 	s->issued++;
-	seen.id = ((__u64)kind << 56) | ((__u64)slot << 55) | (cpu << 40) | (s->issued & 0xffffffffff);
+	seen.id = ((__u64)kind << 56) | ((__u64)slot << 54) | (cpu << 40) | (s->issued & 0xffffffffff);
 	seen.first = seen.last = bpf_ktime_get_boot_ns();
 	err = bpf_map_update_elem(map, key, &seen, BPF_NOEXIST);
 	if (err == -17 /* EEXIST: another CPU was faster */) {

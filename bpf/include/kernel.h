@@ -157,6 +157,7 @@ struct thread_info {
 
 struct task_struct {
 	struct thread_info thread_info;
+	void *stack;
 	struct mm_struct *mm;
 	struct task_struct *real_parent;
 	const struct cred *real_cred;
@@ -192,6 +193,9 @@ struct sock_common {
 	};
 	unsigned short skc_family;
 	struct in6_addr skc_v6_daddr;
+	struct {
+		__s64 counter;
+	} skc_cookie;
 };
 
 struct sock {
@@ -206,11 +210,13 @@ struct socket {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long r8, r9, r10, bx, bp, cx, dx, si, di, orig_ax;
+	unsigned long r8, r9, r10, bx, bp, ax, cx, dx, si, di, orig_ax;
+	unsigned short cs; /* its selector is the lower half in every kernel */
 };
 #elif defined(__TARGET_ARCH_arm64)
 struct pt_regs {
 	__u64 regs[31];
+	__u64 pstate;
 	__u64 orig_x0;
 	__s32 syscallno;
 };
@@ -220,6 +226,7 @@ struct pt_regs {
 
 enum bpf_func_id {
 	BPF_FUNC_get_current_task_btf = 158,
+	BPF_FUNC_task_pt_regs = 175,
 	BPF_FUNC_loop = 181,
 };
 

@@ -94,11 +94,18 @@ struct scratch {
 	__u8 data[DATA_BYTES + NAME_BYTES];
 };
 
-/* Tracing programs run with preemption off; cgroup programs can be preempted. */
+/* Tracepoints run with preemption off; cgroup programs and hooks can be preempted. */
 enum slot {
 	SLOT_TRACING = 0,
 	SLOT_CGROUP = 1,
-	SLOTS = 2,
+	SLOT_HOOK = 2,
+	SLOTS = 3, /* at most 4: see claim() */
+};
+
+/* What user space tells the programs; the index into `settings`. */
+enum setting {
+	SETTING_SENDS_TRACED = 0, /* sends on connected UDP sockets are seen */
+	SETTINGS = 1,
 };
 
 #define SEEN_MAP(name, key_type, size)                                                             \
@@ -149,6 +156,13 @@ struct {
 	__type(key, struct passing_key);
 	__type(value, __u8);
 } passing SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SETTINGS);
+	__type(key, __u32);
+	__type(value, __u64);
+} settings SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

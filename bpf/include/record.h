@@ -24,7 +24,8 @@ enum loss {
 	LOSS_PATH_UNREADABLE = 5, /* a name could not be read */
 	LOSS_NUMBER = 6,	  /* a system call number beyond SYSCALLS, or of x32 */
 	LOSS_SCRIPT = 7,	  /* a script was started and its file is not to be found */
-	LOSSES = 8,
+	LOSS_RETURN = 8,	  /* a function was entered and its return not seen */
+	LOSSES = 9,
 };
 
 enum record_flag {

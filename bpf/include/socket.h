@@ -13,16 +13,17 @@
 #define IPPROTO_MPTCP 262
 #define SOCK_BINDPORT_LOCK 8
 
-typedef void (*btf_trace_sock_send_length)(void *, struct sock *, int, int);
-
 /*
- * Whether there is the tracepoint of note_sent. Resolvers connect UDP sockets
- * only to learn which source address they would get; where sends cannot be seen,
- * such a connect is a fact.
+ * Whether sends on connected UDP sockets are seen. Resolvers connect one only to
+ * learn which source address they would get; where sends cannot be seen, such a
+ * connect is a fact.
  */
 static __always_inline bool are_sends_traced(void)
 {
-	return bpf_core_type_exists(btf_trace_sock_send_length);
+	__u32 index = SETTING_SENDS_TRACED;
+	__u64 *traced = bpf_map_lookup_elem(&settings, &index);
+
+	return traced && *traced;
 }
 
 /* One end of a conversation. */
@@ -142,6 +143,28 @@ static __always_inline void socket_used(struct file *file, enum direction direct
 	if (direction != DIRECTION_LISTEN)
 		read_peer(sk, family, &e);
 	add_socket_fact(SLOT_TRACING, &a, direction, &e);
+}
+
+/*
+ * The current task sent a datagram on sk, of family, which is a UDP socket; typed
+ * if the verifier knows sk's type. Where it does not, a socket may have no cookie
+ * yet: then no cgroup program has seen it, and so no peer has spoken first.
+ */
+static __always_inline void datagram_sent(__u32 slot, struct sock *sk, __u16 family, bool typed)
+{
+	__u64 cookie;
+	struct endpoint e = {.protocol = IPPROTO_UDP};
+	struct actor a = {};
+
+	e.port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (!e.port || (family != AF_INET && family != AF_INET6))
+		return; /* not connected: note_send has it */
+	if (!act_tracing(&a))
+		return;
+	read_peer(sk, family, &e);
+	cookie = typed ? bpf_get_socket_cookie(sk) : (__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	if (!cookie || speaks_first(cookie, &e, DIRECTION_EGRESS))
+		add_socket_fact(slot, &a, DIRECTION_EGRESS, &e);
 }
 
 /*

@@ -14,13 +14,13 @@ import (
 	"syscall"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/autopolicy/kubectl-autopolicy/bpf"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 )
 
 // Options of a probe. The zero value observes everything but the host's and the
@@ -39,12 +39,18 @@ type Options struct {
 	CgroupRoot string
 	// Ignore are further mount namespaces not to observe.
 	Ignore []uint32
+	// Family is the only family of which optional hooks are taken: FamilyTracepoint,
+	// FamilyFentry or FamilyKprobe, for tests. When empty, each takes the best that
+	// the kernel has.
+	Family string
 }
 
 // Features tell what a probe can see on this kernel.
 type Features struct {
 	Programs []string          // attached, sorted
-	Missing  map[string]string // program to the reason why it is not attached
+	Missing  map[string]string // hook or program to the reason why it is not attached
+	// Hooks are the families by which each kind of fact is seen, sorted.
+	Hooks map[behavior.Kind][]string
 }
 
 // Probe is a set of loaded and attached programs. Its methods may be used from
@@ -55,14 +61,6 @@ type Probe struct {
 	reader     *ringbuf.Reader
 	features   Features
 	walksDeep  bool // the kernel has bpf_loop: paths of more than 500 directories fit
-}
-
-// optionalTracepoints are those that a supported kernel may lack: program to name.
-func optionalTracepoints() map[string]string {
-	return map[string]string{
-		"note_capability": "cap_capable",      // since Linux 6.14
-		"note_sent":       "sock_send_length", // since Linux 6.3
-	}
 }
 
 // cgroupAttach says where the programs that are no tracepoints attach.
@@ -79,6 +77,9 @@ func cgroupAttach() map[string]ebpf.AttachType {
 // recorded. Errors are *OpenError. The caller closes the probe, which removes
 // everything from the kernel; the kernel does so when the process ends.
 func Open(o Options) (_ *Probe, err error) {
+	if o.Family != "" && !slices.Contains(Families(), o.Family) {
+		return nil, fmt.Errorf("open probe: unknown family of hooks %q", o.Family)
+	}
 	if Arches(runtime.GOARCH) == nil {
 		return nil, &OpenError{Reason: ErrUnsupported, Err: fmt.Errorf("architecture %s", runtime.GOARCH)}
 	}
@@ -88,7 +89,7 @@ func Open(o Options) (_ *Probe, err error) {
 	// Before 5.11 maps count as locked memory; without the right to raise the
 	// limit, loading says what is missing.
 	limitErr := rlimit.RemoveMemlock()
-	p := &Probe{features: Features{Missing: map[string]string{}}}
+	p := &Probe{}
 	defer func() {
 		if err != nil {
 			err = explain(errors.Join(err, p.Close()))
@@ -106,6 +107,10 @@ func Open(o Options) (_ *Probe, err error) {
 	if err := p.attach(o); err != nil {
 		return nil, err
 	}
+	if err := p.hook(o.Family); err != nil {
+		return nil, err
+	}
+	p.features.Hooks = p.families()
 	p.features.Programs = slices.Sorted(maps.Keys(p.collection.Programs))
 	for name := range p.features.Missing {
 		p.features.Programs = slices.DeleteFunc(p.features.Programs, func(n string) bool { return n == name })
@@ -137,13 +142,11 @@ func (p *Probe) load(o Options) error {
 	if err != nil {
 		return fmt.Errorf("load kernel types: %w", err)
 	}
-	for program, tracepoint := range optionalTracepoints() {
-		var typedef *btf.Typedef
-		if err := kernel.TypeByName("btf_trace_"+tracepoint, &typedef); err != nil {
-			delete(spec.Programs, program)
-			p.features.Missing[program] = "the kernel has no tracepoint " + tracepoint
-		}
+	missing, err := dropMissingTracepoints(spec, kernel, o.Family)
+	if err != nil {
+		return err
 	}
+	p.features.Missing = missing
 	var helpers *btf.Enum
 	if err := kernel.TypeByName("bpf_func_id", &helpers); err != nil {
 		return fmt.Errorf("find helper functions: %w", err)
@@ -160,18 +163,6 @@ func (p *Probe) load(o Options) error {
 		return fmt.Errorf("load programs: %w", err)
 	}
 	return nil
-}
-
-// withoutCallbacks blanks references to callback functions, which kernels before
-// 5.13 refuse even where they are never reached: in the branch for bpf_loop.
-func withoutCallbacks(spec *ebpf.CollectionSpec) {
-	for _, program := range spec.Programs {
-		for i, instruction := range program.Instructions {
-			if instruction.IsLoadOfFunctionPointer() {
-				program.Instructions[i] = asm.LoadImm(instruction.Dst, 0, asm.DWord)
-			}
-		}
-	}
 }
 
 // configure fills the maps that the programs only read.
@@ -250,24 +241,29 @@ func (p *Probe) attach(o Options) error {
 
 // Gaps say in words what cannot be seen for what is missing, sorted.
 func (f Features) Gaps() []string {
-	var gaps []string
-	for name, reason := range f.Missing {
-		what := "UDP of unconnected sockets is not observed"
-		switch name {
-		case "note_capability":
-			what = "capabilities are not observed"
-		case "note_sent":
-			what = "UDP sockets count as used once they are connected"
-		}
-		gaps = append(gaps, what+": "+reason)
+	gaps := map[string]string{}
+	for _, h := range hooks() {
+		gaps[h.name] = h.gap
 	}
-	slices.Sort(gaps)
-	return slices.Compact(gaps)
+	var list []string
+	for name, reason := range f.Missing {
+		what, ok := gaps[name]
+		if !ok {
+			what = "UDP of unconnected sockets is not observed"
+		}
+		list = append(list, what+": "+reason)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // Features tell what the probe can see.
 func (p *Probe) Features() Features {
-	return Features{Programs: slices.Clone(p.features.Programs), Missing: maps.Clone(p.features.Missing)}
+	return Features{
+		Programs: slices.Clone(p.features.Programs),
+		Missing:  maps.Clone(p.features.Missing),
+		Hooks:    maps.Clone(p.features.Hooks),
+	}
 }
 
 // Close detaches the programs and frees them and their maps. It ends Run. What

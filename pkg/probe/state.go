@@ -78,7 +78,7 @@ func syscallSets(called *[1024]uint8, byRuntime bool) []SyscallSet {
 // "reason: kind" to how often. An empty map means that nothing is known to be.
 func (p *Probe) Lost() (map[string]uint64, error) {
 	kinds := []string{"process", "file", "network", "capability", "syscall"}
-	reasons := []string{"ring buffer full", "map full", "interrupted", "path too long", "path too deep", "path unreadable", "unknown number", "script not found"}
+	reasons := []string{"ring buffer full", "map full", "interrupted", "path too long", "path too deep", "path unreadable", "unknown number", "script not found", "return not seen"}
 	lost := map[string]uint64{}
 	for k, kind := range kinds {
 		for r, reason := range reasons {
