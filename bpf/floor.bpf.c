@@ -191,8 +191,11 @@ int note_outcome(__u64 *ctx)
 	if (result < 0 && outcome != OUTCOME_CONNECT)
 		return 0;
 	file = file_of(task, fd);
-	if (!file)
-		return 0; /* another thread closed it meanwhile */
+	if (!file) {
+		if (result >= 0) /* a connect to be waited for says so again */
+			lose(outcome == OUTCOME_OPEN ? KIND_FILE : KIND_NETWORK, LOSS_CLOSED);
+		return 0;
+	}
 	if (outcome == OUTCOME_OPEN)
 		file_opened(file);
 	else if (outcome == OUTCOME_CONNECT)
@@ -270,6 +273,7 @@ int note_exec(__u64 *ctx)
 	struct linux_binprm *binprm = (struct linux_binprm *)ctx[2];
 	struct executed_key started = {};
 	struct file *parent_exe = NULL;
+	struct namespace *ns;
 	struct actor a = {};
 	__u8 one = 1;
 
@@ -279,7 +283,11 @@ int note_exec(__u64 *ctx)
 	started.mntns = a.mntns;
 	started.inode = a.id.inode;
 	started.device = a.id.device;
-	bpf_map_update_elem(&executed, &started, &one, 0);
+	if (bpf_map_update_elem(&executed, &started, &one, 0)) {
+		ns = bpf_map_lookup_elem(&namespaces, &a.mntns);
+		if (ns)
+			ns->crowded = 1;
+	}
 
 	parent = BPF_CORE_READ(task, real_parent);
 	if (BPF_CORE_READ(parent, nsproxy, mnt_ns) == a.ns)

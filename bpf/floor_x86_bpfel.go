@@ -44,6 +44,13 @@ const (
 	FloorDirectionDIRECTION_LISTEN  FloorDirection = 3
 )
 
+type FloorExecutedKey struct {
+	_      structs.HostLayout
+	Mntns  uint64
+	Inode  uint64
+	Device uint64
+}
+
 type FloorFileKey struct {
 	_      structs.HostLayout
 	Mntns  uint64
@@ -65,6 +72,14 @@ type FloorFileKey struct {
 		Mount  uint32
 	}
 	Directory uint64
+}
+
+type FloorFlowKey struct {
+	_       structs.HostLayout
+	Cookie  uint64
+	Address [16]uint8
+	Port    uint32
+	Zero    uint32
 }
 
 type FloorKind uint32
@@ -90,12 +105,14 @@ const (
 	FloorLossLOSS_NUMBER          FloorLoss = 6
 	FloorLossLOSS_SCRIPT          FloorLoss = 7
 	FloorLossLOSS_RETURN          FloorLoss = 8
-	FloorLossLOSSES               FloorLoss = 9
+	FloorLossLOSS_CLOSED          FloorLoss = 9
+	FloorLossLOSSES               FloorLoss = 10
 )
 
 type FloorNamespace struct {
 	_               structs.HostLayout
 	Ignored         uint64
+	Crowded         uint64
 	Called          [1024]uint8
 	CalledByRuntime [1024]uint8
 }
@@ -156,7 +173,7 @@ type FloorRecord struct {
 	_           structs.HostLayout
 	Id          uint64
 	Time        uint64
-	Mntns       uint32
+	Mntns       uint64
 	Pid         uint32
 	CgroupsLen  uint16
 	ExeLen      uint16
@@ -174,6 +191,7 @@ type FloorRecord struct {
 	Protocol    uint16
 	Port        uint16
 	Address     [16]uint8
+	_           [4]byte
 }
 
 type FloorRecordFlag uint32
@@ -185,6 +203,21 @@ const (
 	FloorRecordFlagRECORD_REFUSED   FloorRecordFlag = 8
 	FloorRecordFlagRECORD_COMPAT    FloorRecordFlag = 16
 )
+
+type FloorScratch struct {
+	_            structs.HostLayout
+	Busy         uint64
+	Issued       uint64
+	Used         uint64
+	File         uint64
+	OwnNamespace uint64
+	Dentry       uint64
+	Mount        uint64
+	PathStart    uint64
+	PathFlags    uint64
+	Record       FloorRecord
+	Data         [16640]uint8
+}
 
 type FloorSeen struct {
 	_     structs.HostLayout

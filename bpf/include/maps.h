@@ -34,7 +34,7 @@ struct file_key {
 	__u32 zero;
 	struct file_id exe;
 	struct file_id file;
-	__u64 directory; /* inode of the directory that holds it */
+	__u64 directory; /* that holds it: see directory_of */
 };
 
 struct socket_key {
@@ -137,12 +137,13 @@ struct {
 } ignored SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct executed_key);
 	__type(value, __u8);
 } executed SEC(".maps");
 
+/* What is pushed out counts as speaking first again: a fact too many, none too few. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);

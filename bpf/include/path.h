@@ -33,9 +33,59 @@ static __always_inline void identify(struct file *file, struct file_id *id)
 	id->mount = BPF_CORE_READ(mount, mnt_id);
 }
 
+/* Directories above a file that a loop tells apart; bpf_loop has the rest. */
+#define DIRECTORIES 24
+
+/* A way up from a directory, and what its names come to. */
+struct ascent {
+	struct dentry *dentry;
+	struct dentry *root; /* of the mount */
+	__u64 names;
+};
+
+/* Mixes in the name of a directory. Returns 1 at the end. */
+static __always_inline long ascend(struct ascent *a)
+{
+	struct dentry *dentry = a->dentry;
+	__u64 parent_at = bpf_core_field_offset(struct dentry, d_parent);
+	struct {
+		struct dentry *parent;
+		__u64 hash_len;
+	} d = {}; /* the order of struct dentry, in one read */
+
+	if (dentry == a->root)
+		return 1;
+	bpf_probe_read_kernel(&d, sizeof(d), (void *)dentry + parent_at);
+	if (!d.parent || d.parent == dentry)
+		return 1;
+	a->names = (a->names ^ d.hash_len) * 0x9e3779b97f4a7c15;
+	a->dentry = d.parent;
+	return 0;
+}
+
+static long ascend_step(__u32 i, struct ascent *a)
+{
+	return ascend(a);
+}
+
+/*
+ * Tells the directory of a file apart: by the names up to the root of its mount, as
+ * a directory keeps its number when it, or one above it, is renamed, and all that
+ * is in it has another path then.
+ */
 static __always_inline __u64 directory_of(struct file *file)
 {
-	return BPF_CORE_READ(file, f_path.dentry, d_parent, d_inode, i_ino);
+	struct dentry *directory = BPF_CORE_READ(file, f_path.dentry, d_parent);
+	struct ascent a = {.dentry = directory};
+
+	a.root = BPF_CORE_READ(file, f_path.mnt, mnt_root);
+	a.names = BPF_CORE_READ(directory, d_inode, i_ino);
+	for (int i = 0; i < DIRECTORIES; i++)
+		if (ascend(&a))
+			return a.names;
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop))
+		bpf_loop(PATH_STEPS, ascend_step, &a, 0);
+	return a.names;
 }
 
 /* Where a mount is, as a task in the namespace own sees it; 0 is inside. */

@@ -25,7 +25,8 @@ enum loss {
 	LOSS_NUMBER = 6,	  /* a system call number beyond SYSCALLS, or of x32 */
 	LOSS_SCRIPT = 7,	  /* a script was started and its file is not to be found */
 	LOSS_RETURN = 8,	  /* a function was entered and its return not seen */
-	LOSSES = 9,
+	LOSS_CLOSED = 9,	  /* another thread closed the descriptor that a call had just given */
+	LOSSES = 10,
 };
 
 enum record_flag {
@@ -84,7 +85,7 @@ enum direction {
 struct record {
 	__u64 id;   /* of the map entry that counts it; 0 if there is none */
 	__u64 time; /* boot time, ns */
-	__u32 mntns;
+	__u64 mntns; /* as in maps.h */
 	__u32 pid;
 	__u16 cgroups_len;
 	__u16 exe_len;
@@ -121,6 +122,7 @@ struct seen {
  */
 struct namespace {
 	__u64 ignored;
+	__u64 crowded; /* what was started there does not all fit into `executed` */
 	__u8 called[ARCHES * SYSCALLS];
 	__u8 called_by_runtime[ARCHES * SYSCALLS];
 };

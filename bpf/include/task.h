@@ -70,13 +70,15 @@ static __always_inline bool is_ignored(__u64 mntns)
  * Whether exe is the container runtime's, at work inside the namespace own: its
  * mount is not there, nor in another container's, and it was not started there.
  * So a program that a container runs from a memfd, or whose mount it takes away,
- * stays the container's own.
+ * stays the container's own. Where not everything that was started is known,
+ * nothing is the runtime's: better a fact too many than one that nobody looks at.
  */
 static __always_inline bool is_runtime(struct file *exe, struct mnt_namespace *own, __u64 mntns)
 {
 	struct mount *mount = mount_of_file(exe);
 	struct executed_key key = {.mntns = mntns};
 	int place = place_of(mount, own);
+	struct namespace *inside;
 
 	if (!place)
 		return false;
@@ -90,7 +92,10 @@ static __always_inline bool is_runtime(struct file *exe, struct mnt_namespace *o
 	}
 	key.inode = BPF_CORE_READ(exe, f_inode, i_ino);
 	key.device = BPF_CORE_READ(exe, f_inode, i_sb, s_dev);
-	return !bpf_map_lookup_elem(&executed, &key);
+	if (bpf_map_lookup_elem(&executed, &key))
+		return false;
+	inside = bpf_map_lookup_elem(&namespaces, &mntns);
+	return !inside || !inside->crowded;
 }
 
 static __always_inline bool act_as(struct actor *a, struct mnt_namespace *ns, __u64 mntns, struct file *exe)

@@ -116,7 +116,7 @@ func runAction(args []string) error {
 	case "bench": // bench WHAT N: prints nanoseconds each
 		return bench(args[1], args[2])
 	}
-	return fmt.Errorf("unknown action")
+	return runLossAction(args)
 }
 
 func bench(what, times string) error {

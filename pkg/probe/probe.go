@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/cilium/ebpf"
@@ -60,7 +61,8 @@ type Probe struct {
 	links      []link.Link
 	reader     *ringbuf.Reader
 	features   Features
-	walksDeep  bool // the kernel has bpf_loop: paths of more than 500 directories fit
+	walksDeep  bool          // the kernel has bpf_loop: paths of more than 500 directories fit
+	malformed  atomic.Uint64 // records that could not be decoded
 }
 
 // cgroupAttach says where the programs that are no tracepoints attach.

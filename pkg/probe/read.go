@@ -40,9 +40,9 @@ func (p *Probe) Run(ctx context.Context, handle func(Record)) error {
 		case err != nil:
 			return fmt.Errorf("read ring buffer: %w", err)
 		}
-		record, err := decode(raw.RawSample, wallTime)
-		if err != nil {
-			return fmt.Errorf("decode record: %w", err)
+		record, ok := p.record(raw.RawSample)
+		if !ok {
+			continue
 		}
 		if ctx.Err() != nil {
 			if end.IsZero() {
@@ -54,6 +54,16 @@ func (p *Probe) Run(ctx context.Context, handle func(Record)) error {
 		}
 		handle(record)
 	}
+}
+
+// record decodes what a program wrote. What cannot be is counted as lost; the next
+// one may be sound.
+func (p *Probe) record(raw []byte) (Record, bool) {
+	r, err := decode(raw, wallTime)
+	if err != nil {
+		p.malformed.Add(1)
+	}
+	return r, err == nil
 }
 
 // wallTime turns boot time in nanoseconds into wall time, as the clocks stand now.

@@ -20,7 +20,10 @@ import (
 // Record is the first occurrence of a fact in one mount namespace.
 type Record struct {
 	MountNS uint32 // inode number of the task's mount namespace
-	PID     int    // process, in the initial PID namespace
+	// Generation tells apart the mount namespaces that had this inode number one
+	// after the other; 0 where the kernel does not tell.
+	Generation uint32
+	PID        int // process, in the initial PID namespace
 	// CgroupNames are the task's cgroups, escaped: of the default hierarchy from
 	// leaf to root, then of a version 1 hierarchy. A container may make cgroups
 	// below its own and name them as it likes, so of several names that look
@@ -72,7 +75,7 @@ func decode(raw []byte, wall func(boot uint64) time.Time) (Record, error) {
 		return Record{}, fmt.Errorf("%w: %d bytes too many", ErrRecord, len(rest))
 	}
 	r := Record{
-		MountNS:   h.Mntns,
+		MountNS:   uint32(h.Mntns),
 		PID:       int(h.Pid),
 		ID:        h.Id,
 		Time:      wall(h.Time),
@@ -80,6 +83,7 @@ func decode(raw []byte, wall func(boot uint64) time.Time) (Record, error) {
 		Directory: has(h.Flags, bpf.FloorRecordFlagRECORD_DIRECTORY),
 		Script:    has(h.Flags, bpf.FloorRecordFlagRECORD_SCRIPT),
 	}
+	r.Generation = uint32(h.Mntns >> 32)
 	for _, name := range parts[0] {
 		r.CgroupNames = append(r.CgroupNames, behavior.Escape(string(name)))
 	}

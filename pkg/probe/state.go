@@ -17,6 +17,8 @@ import (
 // SyscallSet holds system calls of one architecture, by name, in order of the
 // numbers.
 type SyscallSet struct {
+	Generation uint32 // of the mount namespace, as in Record
+
 	Arch    string
 	Runtime bool // made by the container's runtime, for the container or to enter it
 	Names   []string
@@ -39,17 +41,17 @@ func (p *Probe) Counts(visit func(id, count uint64, first, last time.Time)) erro
 	})
 }
 
-// Syscalls gives what was called so far, by mount namespace: the latest that has
-// the inode number, should the kernel have given it to another meanwhile.
+// Syscalls gives what was called so far, by the inode number of the mount
+// namespace: of every one that had it and was not forgotten.
 func (p *Probe) Syscalls() (map[uint32][]SyscallSet, error) {
 	all := map[uint32][]SyscallSet{}
-	newest := map[uint32]uint64{}
 	err := each(p.collection.Maps["namespaces"], func(number *uint64, ns *bpf.FloorNamespace) {
-		inode := uint32(*number)
-		if ns.Ignored == 0 && *number >= newest[inode] {
-			newest[inode] = *number
-			all[inode] = append(syscallSets(&ns.Called, false), syscallSets(&ns.CalledByRuntime, true)...)
+		if ns.Ignored != 0 {
+			return
 		}
+		inode, generation := uint32(*number), uint32(*number>>32)
+		all[inode] = append(all[inode], syscallSets(&ns.Called, generation, false)...)
+		all[inode] = append(all[inode], syscallSets(&ns.CalledByRuntime, generation, true)...)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read system calls: %w", err)
@@ -57,10 +59,10 @@ func (p *Probe) Syscalls() (map[uint32][]SyscallSet, error) {
 	return all, nil
 }
 
-func syscallSets(called *[1024]uint8, byRuntime bool) []SyscallSet {
+func syscallSets(called *[1024]uint8, generation uint32, byRuntime bool) []SyscallSet {
 	var sets []SyscallSet
 	for i, arch := range Arches(runtime.GOARCH) {
-		set := SyscallSet{Arch: arch, Runtime: byRuntime}
+		set := SyscallSet{Generation: generation, Arch: arch, Runtime: byRuntime}
 		half := len(called) / 2
 		for number, c := range called[i*half : (i+1)*half] {
 			if c != 0 {
@@ -78,7 +80,7 @@ func syscallSets(called *[1024]uint8, byRuntime bool) []SyscallSet {
 // "reason: kind" to how often. An empty map means that nothing is known to be.
 func (p *Probe) Lost() (map[string]uint64, error) {
 	kinds := []string{"process", "file", "network", "capability", "syscall"}
-	reasons := []string{"ring buffer full", "map full", "interrupted", "path too long", "path too deep", "path unreadable", "unknown number", "script not found", "return not seen"}
+	reasons := []string{"ring buffer full", "map full", "interrupted", "path too long", "path too deep", "path unreadable", "unknown number", "script not found", "return not seen", "descriptor closed at once"}
 	lost := map[string]uint64{}
 	for k, kind := range kinds {
 		for r, reason := range reasons {
@@ -92,6 +94,9 @@ func (p *Probe) Lost() (map[string]uint64, error) {
 				}
 			}
 		}
+	}
+	if n := p.malformed.Load(); n > 0 {
+		lost["malformed record"] = n
 	}
 	for name, program := range p.collection.Programs {
 		stats, err := program.Stats()
@@ -150,11 +155,18 @@ func (p *Probe) Forget(mntns uint32) error {
 			entries = append(entries, entry{p.collection.Maps["namespaces"], number})
 		}
 	}
-	err = p.eachSeen(func(m *ebpf.Map, key any, number uint64, _ *bpf.FloorSeen) {
+	gone := func(m *ebpf.Map, key any, number uint64) {
 		if uint32(number) == mntns && number != keep {
 			entries = append(entries, entry{m, key})
 		}
-	})
+	}
+	executed := p.collection.Maps["executed"]
+	err = errors.Join(
+		p.eachSeen(func(m *ebpf.Map, key any, number uint64, _ *bpf.FloorSeen) { gone(m, key, number) }),
+		each(executed, func(k *bpf.FloorExecutedKey, _ *uint8) { gone(executed, k, k.Mntns) }),
+	)
+	// Else the next namespace of this number would be ignored unseen.
+	entries = append(entries, entry{p.collection.Maps["ignored"], mntns})
 	if err != nil {
 		return fmt.Errorf("forget mount namespace %d: %w", mntns, err)
 	}

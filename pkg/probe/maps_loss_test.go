@@ -1,0 +1,229 @@
+//go:build linux
+
+package probe
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/autopolicy/kubectl-autopolicy/bpf"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+)
+
+// lost gives one count of what a probe says that it lost, in all namespaces.
+func lost(t testing.TB, p *Probe, reason string) uint64 {
+	t.Helper()
+	all, err := p.Lost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all[reason]
+}
+
+// found gives the facts among the records, but those that are the runtime's.
+func found(records []Record) map[behavior.Fact]bool {
+	facts := map[behavior.Fact]bool{}
+	for _, r := range records {
+		if !r.Fact.Runtime {
+			facts[r.Fact] = true
+		}
+	}
+	return facts
+}
+
+func TestEveryMapThatIsFullIsCountedAndHidesNothing(t *testing.T) {
+	var programs, ports []string
+	for i := range 12 {
+		programs = append(programs, fmt.Sprintf("run /bin/program-%d true", i))
+		ports = append(ports, fmt.Sprintf("tcp 127.0.0.1:%d", 7000+i))
+	}
+	for _, c := range []struct {
+		name    string
+		options Options
+		actions []string
+		reason  string
+		want    []behavior.Fact
+	}{
+		{"processes", Options{Processes: 4}, programs, "map full: process", []behavior.Fact{
+			{Kind: behavior.Process, Path: "/bin/program-0", Parent: "/bin/app"}, {Kind: behavior.Process, Path: "/bin/program-11", Parent: "/bin/app"},
+		}},
+		{"files", Options{Files: 4}, []string{"read /etc/config", "many /tmp 20", "read /etc/other"}, "map full: file", []behavior.Fact{
+			file("/tmp/file-000019", behavior.Read|behavior.Write|behavior.Create), file("/etc/other", behavior.Read),
+		}},
+		{"sockets", Options{Sockets: 4}, ports, "map full: network", []behavior.Fact{
+			socket(behavior.Listen, "tcp", 7011, ""), socket(behavior.Egress, "tcp", 7011, "127.0.0.1"), socket(behavior.Ingress, "tcp", 7011, "127.0.0.1"),
+		}},
+		{"capabilities", Options{Capabilities: 1}, []string{"bind /etc /mnt", "chroot /"}, "map full: capability", []behavior.Fact{
+			{Kind: behavior.Capability, Exe: "/bin/app", Name: "SYS_ADMIN", Syscall: "mount"},
+			{Kind: behavior.Capability, Exe: "/bin/app", Name: "SYS_CHROOT", Syscall: "chroot"},
+		}},
+		{"namespaces", Options{Namespaces: 1}, []string{"read /etc/config"}, "map full: syscall", []behavior.Fact{file("/etc/config", behavior.Read)}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := requireProbe(t, c.options)
+			if _, missing := p.Features().Missing["note_capability"]; missing && c.name == "capabilities" {
+				t.Skip("SKIPPED: needs a kernel that shows capabilities to a tracepoint (6.14)")
+			}
+			root := newRoot(t)
+			for i := range programs {
+				if err := os.Link(filepath.Join(root, "bin/app"), filepath.Join(root, "bin", fmt.Sprintf("program-%d", i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			box := startContainer(t, root, actions(c.actions...)...)
+			r := record(t, p, box.mntns)
+			box.run(t)
+			r.stop()
+			facts := found(r.all())
+			for _, f := range c.want {
+				if !facts[f] {
+					t.Errorf("%s was not recorded", f)
+				}
+			}
+			if lost(t, p, c.reason) == 0 {
+				t.Errorf("nothing is said to be lost for %q", c.reason)
+			}
+		})
+	}
+}
+
+// What was started in a container, but fits into no map any more, must not be
+// taken for the runtime's, whose acts nobody learns.
+func TestAProgramInMemoryStaysTheContainersOwnWhenTheMapOfProgramsIsFull(t *testing.T) {
+	p := requireProbe(t, Options{})
+	executed := p.collection.Maps["executed"]
+	full := false
+	for i := range executed.MaxEntries() + 1 {
+		if err := executed.Put(bpf.FloorExecutedKey{Mntns: 1, Inode: uint64(i)}, uint8(1)); err != nil {
+			full = true
+			break
+		}
+	}
+	if !full {
+		t.Fatal("the map of programs takes more than it holds: it pushes older ones out")
+	}
+	_, records := observe(t, p, actions("memfd read /etc/config")...)
+	want := behavior.Fact{Kind: behavior.File, Exe: "memfd:payload", Path: "/etc/config", Access: behavior.Read}
+	wantFact(t, records, want)
+}
+
+// Who spoke first in a conversation over UDP is kept in a map that pushes out the
+// oldest. That may make a fact too many, never one too few.
+func TestConversationsThatArePushedOutHideNothing(t *testing.T) {
+	p := requireProbe(t, Options{})
+	lines := []string{"udp 127.0.0.1:5300", "pause", "udp 127.0.0.1:5301"}
+	box := newContainer(t, actions(lines...)...)
+	r := record(t, p, box.mntns)
+	box.resume(t)
+	flows := p.collection.Maps["flows"]
+	for i := range flows.MaxEntries() + 4096 {
+		if err := flows.Put(bpf.FloorFlowKey{Cookie: 1 << 60, Port: i}, uint8(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	box.run(t)
+	r.stop()
+	facts := found(r.all())
+	for _, port := range []uint16{5300, 5301} {
+		for _, f := range []behavior.Fact{socket(behavior.Listen, "udp", port, ""), socket(behavior.Egress, "udp", port, "127.0.0.1")} {
+			if !facts[f] {
+				t.Errorf("%s was not recorded", f)
+			}
+		}
+	}
+}
+
+func TestAPreemptedProgramIsCountedAndItsFactFoundWhenItHappensAgain(t *testing.T) {
+	p := requireProbe(t, Options{})
+	box := newContainer(t, actions("read /etc/config", "pause", "read /etc/config")...)
+	r := record(t, p, box.mntns)
+	busy := func(delta uint64) {
+		t.Helper()
+		slot := uint32(0)
+		var all []bpf.FloorScratch
+		scratches := p.collection.Maps["scratches"]
+		if err := scratches.Lookup(slot, &all); err != nil {
+			t.Fatal(err)
+		}
+		for i := range all {
+			all[i].Busy += delta
+		}
+		if err := scratches.Put(slot, all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busy(1) // as if another program were at work on every CPU
+	box.resume(t)
+	if lost(t, p, "interrupted: file") == 0 {
+		t.Error("nothing is said to be lost")
+	}
+	if found(r.all())[file("/etc/config", behavior.Read)] {
+		t.Error("recorded without room to work in: the test shows nothing")
+	}
+	busy(^uint64(0))
+	box.run(t)
+	r.stop()
+	wantFact(t, r.all(), file("/etc/config", behavior.Read))
+}
+
+func TestAMalformedRecordIsCountedAndDoesNotEndTheReader(t *testing.T) {
+	p := requireProbe(t, Options{})
+	if _, ok := p.record([]byte("no record")); ok {
+		t.Error("it was taken for a record")
+	}
+	if n := lost(t, p, "malformed record"); n != 1 {
+		t.Errorf("%d are said to be malformed, want 1", n)
+	}
+}
+
+func TestADescriptorThatIsClosedAtOnceIsCounted(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Skip("SKIPPED: needs two processors for a race between two threads")
+	}
+	p := requireProbe(t, Options{})
+	box := newContainer(t, actions("close-at-once /etc/config 200")...)
+	box.run(t)
+	if lost(t, p, "descriptor closed at once: file") == 0 {
+		t.Error("another thread closed 200 files, and no loss is counted")
+	}
+}
+
+func TestEveryKindOfLossIsNamed(t *testing.T) {
+	p := requireProbe(t, Options{})
+	losses := p.collection.Maps["losses"]
+	zero := make([]uint64, ebpf.MustPossibleCPU())
+	one := slices.Clone(zero)
+	one[0] = 1
+	names := map[string]bool{}
+	for i := range losses.MaxEntries() {
+		if err := losses.Put(i, one); err != nil {
+			t.Fatal(err)
+		}
+		all, err := p.Lost()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		for name, n := range all {
+			if n > 0 && strings.Contains(name, ": ") && !strings.HasPrefix(name, "program re-entered") {
+				said = append(said, name)
+			}
+		}
+		if len(said) != 1 || names[said[0]] {
+			t.Errorf("loss %d is told as %q", i, said)
+		}
+		for _, name := range said {
+			names[name] = true
+		}
+		if err := losses.Put(i, zero); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
