@@ -6,6 +6,7 @@
  */
 #include "include/arch.h"
 #include "include/capability.h"
+#include "include/entrant.h"
 #include "include/outcome.h"
 #include "include/socket.h"
 
@@ -24,6 +25,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 const struct generated {
 	enum kind kind;
 	enum loss loss;
+	enum room room;
 	enum record_flag record_flag;
 	enum path_flag path_flag;
 	enum access access;
@@ -35,14 +37,22 @@ const struct generated {
 static __always_inline void mark_syscall(struct task_struct *task, struct namespace *ns, __u64 mntns,
 					 __u64 number, bool compat)
 {
+	struct entrant *entrant;
 	struct file *exe;
 
 	if (number >= SYSCALLS) {
-		lose(KIND_SYSCALL, LOSS_NUMBER);
+		lose_of(mntns, KIND_SYSCALL, LOSS_NUMBER);
 		return;
 	}
 	if (compat)
 		number += SYSCALLS;
+	if (ns->called[number] && (!ns->entrants || ns->called_by_entrants[number]))
+		return;
+	entrant = entrant_of(ns);
+	if (entrant && entrant->session) {
+		ns->called_by_entrants[number] = 1;
+		return;
+	}
 	if (ns->called[number])
 		return;
 	exe = BPF_CORE_READ(task, mm, exe_file);
@@ -179,6 +189,11 @@ int note_outcome(__u64 *ctx)
 	outcome = outcome_of(both, compat);
 	if (outcome == OUTCOME_NONE)
 		return 0;
+	if (outcome == OUTCOME_UNSHARE || outcome == OUTCOME_SETNS) {
+		file = outcome == OUTCOME_SETNS ? file_of(task, (__u32)first_argument(regs, compat)) : NULL;
+		namespace_changed(file, second_argument(regs, compat));
+		return 0;
+	}
 	mount_namespace = BPF_CORE_READ(task, nsproxy, mnt_ns);
 	if (is_ignored(number_of(mount_namespace)))
 		return 0;
@@ -242,10 +257,55 @@ static __always_inline struct file *script_of(struct task_struct *task)
 	return NULL;
 }
 
-/* exe was started: the task's executable, or the script that it runs. */
-static __always_inline void add_process(struct actor *a, struct file *parent, __u32 flags)
+static __always_inline void remember_executed(struct actor *a)
 {
-	struct process_key key = {.mntns = a->mntns, .flags = flags, .exe = a->id};
+	struct executed_key key = {.mntns = a->mntns, .inode = a->id.file.inode, .device = a->id.file.device};
+	struct namespace *ns = bpf_map_lookup_elem(&namespaces, &a->mntns);
+	__u8 one = 1;
+
+	if (bpf_map_lookup_elem(&executed, &key))
+		return;
+	if (!ns)
+		return;
+	if (has_room(ns, ROOM_EXECUTED) && !bpf_map_update_elem(&executed, &key, &one, 0))
+		take_room(ns, ROOM_EXECUTED);
+	else
+		ns->crowded = 1;
+}
+
+/*
+ * Appends the arguments that read_arguments has read to the claimed scratch of
+ * slot. Cut arguments are a loss.
+ */
+__noinline int append_arguments(__u32 slot)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
+	__u32 zero = 0, length;
+	struct arguments *a = bpf_map_lookup_elem(&arguments, &zero);
+
+	if (!s || !a)
+		return 0;
+	length = a->length;
+	if (length > ARGUMENTS_BYTES)
+		length = ARGUMENTS_BYTES;
+	if (s->used > DATA_BYTES - ARGUMENTS_BYTES)
+		length = 0;
+	bpf_probe_read_kernel(&s->data[s->used & (DATA_BYTES - 1)], length, a->bytes);
+	s->used += length;
+	s->record.arguments_len = length;
+	if (!length || length < a->whole)
+		lose_of(s->mntns, KIND_PROCESS, LOSS_ARGUMENTS);
+	return 0;
+}
+
+/*
+ * exe was started: the task's executable, or the script that it runs; then
+ * interpreter is the task's executable.
+ */
+static __always_inline void add_process(struct actor *a, struct file *parent, struct file *interpreter, __u32 flags,
+					__u32 arguments_hash)
+{
+	struct process_key key = {.mntns = a->mntns, .flags = flags, .exe = a->id, .arguments = arguments_hash};
 	struct scratch *s;
 
 	key.directory = directory_of(a->exe);
@@ -257,54 +317,61 @@ static __always_inline void add_process(struct actor *a, struct file *parent, __
 	if (!s)
 		return;
 	/* The path is the executable's own; the record says it once. */
-	describe(s, SLOT_TRACING, KIND_PROCESS, a);
+	describe_as(s, SLOT_TRACING, KIND_PROCESS, a, parent);
 	s->record.flags = flags;
-	if (parent) {
-		s->record.parent_flags = append_path(s, SLOT_TRACING, parent, a->ns, &s->record.parent_len);
-		lose_path(KIND_PROCESS, s->record.parent_flags);
-	}
+	if (interpreter)
+		describe_path(s, SLOT_TRACING, KIND_PROCESS, interpreter, a->ns);
+	if (arguments_hash)
+		append_arguments(SLOT_TRACING);
 	publish(s, KIND_PROCESS, &processes, &key);
 }
 
 SEC("tp_btf/sched_process_exec")
 int note_exec(__u64 *ctx)
 {
-	struct task_struct *task = (struct task_struct *)ctx[0], *parent;
+	struct task_struct *task = (struct task_struct *)ctx[0];
 	struct linux_binprm *binprm = (struct linux_binprm *)ctx[2];
-	struct executed_key started = {};
-	struct file *parent_exe = NULL;
-	struct namespace *ns;
+	struct file *parent, *interpreter;
+	__u32 flags = 0, arguments_hash = 0;
 	struct actor a = {};
-	__u8 one = 1;
 
 	if (!act_tracing(&a))
 		return 0;
 	a.flags = 0; /* it runs inside, whatever was there before */
-	started.mntns = a.mntns;
-	started.inode = a.id.inode;
-	started.device = a.id.device;
-	if (bpf_map_update_elem(&executed, &started, &one, 0)) {
-		ns = bpf_map_lookup_elem(&namespaces, &a.mntns);
-		if (ns)
-			ns->crowded = 1;
+	remember_executed(&a);
+	parent = parent_exe(a.ns, a.mntns);
+	if (begin_session(&a)) {
+		flags = RECORD_ENTERED;
+		arguments_hash = a.id.session;
+	} else if (keep_arguments) {
+		arguments_hash = read_arguments(0);
 	}
-
-	parent = BPF_CORE_READ(task, real_parent);
-	if (BPF_CORE_READ(parent, nsproxy, mnt_ns) == a.ns)
-		parent_exe = BPF_CORE_READ(parent, mm, exe_file);
-	if (parent_exe && is_runtime(parent_exe, a.ns, a.mntns))
-		parent_exe = NULL;
-	add_process(&a, parent_exe, 0);
+	add_process(&a, parent, NULL, flags, arguments_hash);
 
 	if (BPF_CORE_READ(binprm, filename) == BPF_CORE_READ(binprm, interp))
 		return 0;
+	interpreter = a.exe;
 	a.exe = script_of(task);
 	if (!a.exe) {
-		lose(KIND_PROCESS, LOSS_SCRIPT);
+		lose_of(a.mntns, KIND_PROCESS, LOSS_SCRIPT);
 		return 0;
 	}
-	identify(a.exe, &a.id);
-	add_process(&a, parent_exe, RECORD_SCRIPT);
+	identify(a.exe, &a.id.file);
+	add_process(&a, parent, interpreter, flags | RECORD_SCRIPT, arguments_hash);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int note_fork(__u64 *ctx)
+{
+	entrant_forked((struct task_struct *)ctx[0], (struct task_struct *)ctx[1]);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int note_end(__u64 *ctx)
+{
+	entrant_ended((struct task_struct *)ctx[0]);
 	return 0;
 }
 

@@ -27,11 +27,16 @@ type FloorCapabilityKey struct {
 	Flags      uint32
 	Capability uint32
 	Exe        struct {
-		_      structs.HostLayout
-		Inode  uint64
-		Name   uint64
-		Device uint32
-		Mount  uint32
+		_    structs.HostLayout
+		File struct {
+			_      structs.HostLayout
+			Inode  uint64
+			Name   uint64
+			Device uint32
+			Mount  uint32
+		}
+		Session uint32
+		Zero    uint32
 	}
 	Syscall uint64
 }
@@ -43,6 +48,19 @@ const (
 	FloorDirectionDIRECTION_INGRESS FloorDirection = 2
 	FloorDirectionDIRECTION_LISTEN  FloorDirection = 3
 )
+
+type FloorEntrant struct {
+	_       structs.HostLayout
+	Mntns   uint64
+	Session uint32
+	Zero    uint32
+}
+
+type FloorEntrantKey struct {
+	_       structs.HostLayout
+	Started uint64
+	Tgid    uint64
+}
 
 type FloorExecutedKey struct {
 	_      structs.HostLayout
@@ -58,11 +76,16 @@ type FloorFileKey struct {
 	Access uint16
 	Zero   uint32
 	Exe    struct {
-		_      structs.HostLayout
-		Inode  uint64
-		Name   uint64
-		Device uint32
-		Mount  uint32
+		_    structs.HostLayout
+		File struct {
+			_      structs.HostLayout
+			Inode  uint64
+			Name   uint64
+			Device uint32
+			Mount  uint32
+		}
+		Session uint32
+		Zero    uint32
 	}
 	File struct {
 		_      structs.HostLayout
@@ -106,15 +129,26 @@ const (
 	FloorLossLOSS_SCRIPT          FloorLoss = 7
 	FloorLossLOSS_RETURN          FloorLoss = 8
 	FloorLossLOSS_CLOSED          FloorLoss = 9
-	FloorLossLOSSES               FloorLoss = 10
+	FloorLossLOSS_MAP_SHARE       FloorLoss = 10
+	FloorLossLOSS_RING_SHARE      FloorLoss = 11
+	FloorLossLOSS_ARGUMENTS       FloorLoss = 12
+	FloorLossLOSS_ENTRANT         FloorLoss = 13
+	FloorLossLOSSES               FloorLoss = 14
 )
 
 type FloorNamespace struct {
-	_               structs.HostLayout
-	Ignored         uint64
-	Crowded         uint64
-	Called          [1024]uint8
-	CalledByRuntime [1024]uint8
+	_                structs.HostLayout
+	Ignored          uint32
+	Entrants         uint32
+	Crowded          uint64
+	Called           [1024]uint8
+	CalledByRuntime  [1024]uint8
+	CalledByEntrants [1024]uint8
+	Lost             [70]uint32
+	Taken            [8]uint32
+	RingMark         uint64
+	RingSince        uint64
+	RingBefore       uint64
 }
 
 type FloorOutcome uint32
@@ -126,7 +160,9 @@ const (
 	FloorOutcomeOUTCOME_ACCEPT     FloorOutcome = 3
 	FloorOutcomeOUTCOME_LISTEN     FloorOutcome = 4
 	FloorOutcomeOUTCOME_BIND       FloorOutcome = 5
-	FloorOutcomeOUTCOME_SOCKETCALL FloorOutcome = 6
+	FloorOutcomeOUTCOME_SETNS      FloorOutcome = 6
+	FloorOutcomeOUTCOME_UNSHARE    FloorOutcome = 7
+	FloorOutcomeOUTCOME_SOCKETCALL FloorOutcome = 8
 )
 
 type FloorPassingKey struct {
@@ -152,11 +188,16 @@ type FloorProcessKey struct {
 	_     structs.HostLayout
 	Mntns uint64
 	Exe   struct {
-		_      structs.HostLayout
-		Inode  uint64
-		Name   uint64
-		Device uint32
-		Mount  uint32
+		_    structs.HostLayout
+		File struct {
+			_      structs.HostLayout
+			Inode  uint64
+			Name   uint64
+			Device uint32
+			Mount  uint32
+		}
+		Session uint32
+		Zero    uint32
 	}
 	Parent struct {
 		_      structs.HostLayout
@@ -166,32 +207,36 @@ type FloorProcessKey struct {
 		Mount  uint32
 	}
 	Directory uint64
-	Flags     uint64
+	Flags     uint32
+	Arguments uint32
 }
 
 type FloorRecord struct {
-	_           structs.HostLayout
-	Id          uint64
-	Time        uint64
-	Mntns       uint64
-	Pid         uint32
-	CgroupsLen  uint16
-	ExeLen      uint16
-	PathLen     uint16
-	ParentLen   uint16
-	Kind        uint8
-	Flags       uint8
-	ExeFlags    uint8
-	PathFlags   uint8
-	ParentFlags uint8
-	Access      uint8
-	Direction   uint8
-	Capability  uint8
-	Syscall     uint32
-	Protocol    uint16
-	Port        uint16
-	Address     [16]uint8
-	_           [4]byte
+	_            structs.HostLayout
+	Id           uint64
+	Time         uint64
+	Mntns        uint64
+	Pid          uint32
+	Session      uint32
+	ArgumentsLen uint16
+	CgroupsLen   uint16
+	ExeLen       uint16
+	PathLen      uint16
+	ParentLen    uint16
+	Kind         uint8
+	Flags        uint8
+	ExeFlags     uint8
+	PathFlags    uint8
+	ParentFlags  uint8
+	Access       uint8
+	Direction    uint8
+	Capability   uint8
+	_            [2]byte
+	Syscall      uint32
+	Protocol     uint16
+	Port         uint16
+	Address      [16]uint8
+	_            [4]byte
 }
 
 type FloorRecordFlag uint32
@@ -202,6 +247,17 @@ const (
 	FloorRecordFlagRECORD_SCRIPT    FloorRecordFlag = 4
 	FloorRecordFlagRECORD_REFUSED   FloorRecordFlag = 8
 	FloorRecordFlagRECORD_COMPAT    FloorRecordFlag = 16
+	FloorRecordFlagRECORD_ENTERED   FloorRecordFlag = 32
+)
+
+type FloorRoom uint32
+
+const (
+	FloorRoomROOM_OF_KIND    FloorRoom = 0
+	FloorRoomROOM_NAMESPACES FloorRoom = 5
+	FloorRoomROOM_EXECUTED   FloorRoom = 6
+	FloorRoomROOM_ENTRANTS   FloorRoom = 7
+	FloorRoomROOMS           FloorRoom = 8
 )
 
 type FloorScratch struct {
@@ -209,6 +265,7 @@ type FloorScratch struct {
 	Busy         uint64
 	Issued       uint64
 	Used         uint64
+	Mntns        uint64
 	File         uint64
 	OwnNamespace uint64
 	Dentry       uint64
@@ -242,23 +299,37 @@ type FloorSocketKey struct {
 	Protocol  uint16
 	Port      uint16
 	Exe       struct {
-		_      structs.HostLayout
-		Inode  uint64
-		Name   uint64
-		Device uint32
-		Mount  uint32
+		_    structs.HostLayout
+		File struct {
+			_      structs.HostLayout
+			Inode  uint64
+			Name   uint64
+			Device uint32
+			Mount  uint32
+		}
+		Session uint32
+		Zero    uint32
 	}
 	Address [16]uint8
+}
+
+type FloorUse struct {
+	_     structs.HostLayout
+	Added uint64
+	High  uint64
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	FloorMapArguments       = "arguments"
 	FloorMapCapabilities    = "capabilities"
+	FloorMapEntrants        = "entrants"
 	FloorMapExecuted        = "executed"
 	FloorMapFiles           = "files"
 	FloorMapFlows           = "flows"
+	FloorMapFreed           = "freed"
 	FloorMapIgnored         = "ignored"
 	FloorMapLosses          = "losses"
 	FloorMapNamespaces      = "namespaces"
@@ -268,8 +339,11 @@ const (
 	FloorMapScratches       = "scratches"
 	FloorMapSettings        = "settings"
 	FloorMapSockets         = "sockets"
+	FloorMapUses            = "uses"
 	FloorProgNoteCapability = "note_capability"
+	FloorProgNoteEnd        = "note_end"
 	FloorProgNoteExec       = "note_exec"
+	FloorProgNoteFork       = "note_fork"
 	FloorProgNoteOutcome    = "note_outcome"
 	FloorProgNoteReceive4   = "note_receive4"
 	FloorProgNoteReceive6   = "note_receive6"
@@ -278,7 +352,9 @@ const (
 	FloorProgNoteSent       = "note_sent"
 	FloorProgNoteSyscall    = "note_syscall"
 	FloorVarGenerated       = "generated"
+	FloorVarKeepArguments   = "keep_arguments"
 	FloorVarOutcomes        = "outcomes"
+	FloorVarRoomSize        = "room_size"
 )
 
 // LoadFloor returns the embedded CollectionSpec for Floor.
@@ -324,7 +400,9 @@ type FloorSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorProgramSpecs struct {
 	NoteCapability *ebpf.ProgramSpec `ebpf:"note_capability"`
+	NoteEnd        *ebpf.ProgramSpec `ebpf:"note_end"`
 	NoteExec       *ebpf.ProgramSpec `ebpf:"note_exec"`
+	NoteFork       *ebpf.ProgramSpec `ebpf:"note_fork"`
 	NoteOutcome    *ebpf.ProgramSpec `ebpf:"note_outcome"`
 	NoteReceive4   *ebpf.ProgramSpec `ebpf:"note_receive4"`
 	NoteReceive6   *ebpf.ProgramSpec `ebpf:"note_receive6"`
@@ -338,10 +416,13 @@ type FloorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorMapSpecs struct {
+	Arguments    *ebpf.MapSpec `ebpf:"arguments"`
 	Capabilities *ebpf.MapSpec `ebpf:"capabilities"`
+	Entrants     *ebpf.MapSpec `ebpf:"entrants"`
 	Executed     *ebpf.MapSpec `ebpf:"executed"`
 	Files        *ebpf.MapSpec `ebpf:"files"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	Freed        *ebpf.MapSpec `ebpf:"freed"`
 	Ignored      *ebpf.MapSpec `ebpf:"ignored"`
 	Losses       *ebpf.MapSpec `ebpf:"losses"`
 	Namespaces   *ebpf.MapSpec `ebpf:"namespaces"`
@@ -351,14 +432,17 @@ type FloorMapSpecs struct {
 	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Settings     *ebpf.MapSpec `ebpf:"settings"`
 	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
+	Uses         *ebpf.MapSpec `ebpf:"uses"`
 }
 
 // FloorVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorVariableSpecs struct {
-	Generated *ebpf.VariableSpec `ebpf:"generated"`
-	Outcomes  *ebpf.VariableSpec `ebpf:"outcomes"`
+	Generated     *ebpf.VariableSpec `ebpf:"generated"`
+	KeepArguments *ebpf.VariableSpec `ebpf:"keep_arguments"`
+	Outcomes      *ebpf.VariableSpec `ebpf:"outcomes"`
+	RoomSize      *ebpf.VariableSpec `ebpf:"room_size"`
 }
 
 // FloorObjects contains all objects after they have been loaded into the kernel.
@@ -381,10 +465,13 @@ func (o *FloorObjects) Close() error {
 //
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorMaps struct {
+	Arguments    *ebpf.Map `ebpf:"arguments"`
 	Capabilities *ebpf.Map `ebpf:"capabilities"`
+	Entrants     *ebpf.Map `ebpf:"entrants"`
 	Executed     *ebpf.Map `ebpf:"executed"`
 	Files        *ebpf.Map `ebpf:"files"`
 	Flows        *ebpf.Map `ebpf:"flows"`
+	Freed        *ebpf.Map `ebpf:"freed"`
 	Ignored      *ebpf.Map `ebpf:"ignored"`
 	Losses       *ebpf.Map `ebpf:"losses"`
 	Namespaces   *ebpf.Map `ebpf:"namespaces"`
@@ -394,14 +481,18 @@ type FloorMaps struct {
 	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Settings     *ebpf.Map `ebpf:"settings"`
 	Sockets      *ebpf.Map `ebpf:"sockets"`
+	Uses         *ebpf.Map `ebpf:"uses"`
 }
 
 func (m *FloorMaps) Close() error {
 	return _FloorClose(
+		m.Arguments,
 		m.Capabilities,
+		m.Entrants,
 		m.Executed,
 		m.Files,
 		m.Flows,
+		m.Freed,
 		m.Ignored,
 		m.Losses,
 		m.Namespaces,
@@ -411,6 +502,7 @@ func (m *FloorMaps) Close() error {
 		m.Scratches,
 		m.Settings,
 		m.Sockets,
+		m.Uses,
 	)
 }
 
@@ -418,8 +510,10 @@ func (m *FloorMaps) Close() error {
 //
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorVariables struct {
-	Generated *ebpf.Variable `ebpf:"generated"`
-	Outcomes  *ebpf.Variable `ebpf:"outcomes"`
+	Generated     *ebpf.Variable `ebpf:"generated"`
+	KeepArguments *ebpf.Variable `ebpf:"keep_arguments"`
+	Outcomes      *ebpf.Variable `ebpf:"outcomes"`
+	RoomSize      *ebpf.Variable `ebpf:"room_size"`
 }
 
 // FloorPrograms contains all programs after they have been loaded into the kernel.
@@ -427,7 +521,9 @@ type FloorVariables struct {
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorPrograms struct {
 	NoteCapability *ebpf.Program `ebpf:"note_capability"`
+	NoteEnd        *ebpf.Program `ebpf:"note_end"`
 	NoteExec       *ebpf.Program `ebpf:"note_exec"`
+	NoteFork       *ebpf.Program `ebpf:"note_fork"`
 	NoteOutcome    *ebpf.Program `ebpf:"note_outcome"`
 	NoteReceive4   *ebpf.Program `ebpf:"note_receive4"`
 	NoteReceive6   *ebpf.Program `ebpf:"note_receive6"`
@@ -440,7 +536,9 @@ type FloorPrograms struct {
 func (p *FloorPrograms) Close() error {
 	return _FloorClose(
 		p.NoteCapability,
+		p.NoteEnd,
 		p.NoteExec,
+		p.NoteFork,
 		p.NoteOutcome,
 		p.NoteReceive4,
 		p.NoteReceive6,

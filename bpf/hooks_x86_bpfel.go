@@ -16,11 +16,14 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	HooksMapArguments         = "arguments"
 	HooksMapCalls             = "calls"
 	HooksMapCapabilities      = "capabilities"
+	HooksMapEntrants          = "entrants"
 	HooksMapExecuted          = "executed"
 	HooksMapFiles             = "files"
 	HooksMapFlows             = "flows"
+	HooksMapFreed             = "freed"
 	HooksMapIgnored           = "ignored"
 	HooksMapLosses            = "losses"
 	HooksMapNamespaces        = "namespaces"
@@ -30,6 +33,7 @@ const (
 	HooksMapScratches         = "scratches"
 	HooksMapSettings          = "settings"
 	HooksMapSockets           = "sockets"
+	HooksMapUses              = "uses"
 	HooksProgCapabilityEntry  = "capability_entry"
 	HooksProgCapabilityFentry = "capability_fentry"
 	HooksProgCapabilityKprobe = "capability_kprobe"
@@ -39,6 +43,8 @@ const (
 	HooksProgSent6Entry       = "sent6_entry"
 	HooksProgSent6Fentry      = "sent6_fentry"
 	HooksProgSent6Kprobe      = "sent6_kprobe"
+	HooksVarKeepArguments     = "keep_arguments"
+	HooksVarRoomSize          = "room_size"
 )
 
 // LoadHooks returns the embedded CollectionSpec for Hooks.
@@ -98,11 +104,14 @@ type HooksProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HooksMapSpecs struct {
+	Arguments    *ebpf.MapSpec `ebpf:"arguments"`
 	Calls        *ebpf.MapSpec `ebpf:"calls"`
 	Capabilities *ebpf.MapSpec `ebpf:"capabilities"`
+	Entrants     *ebpf.MapSpec `ebpf:"entrants"`
 	Executed     *ebpf.MapSpec `ebpf:"executed"`
 	Files        *ebpf.MapSpec `ebpf:"files"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	Freed        *ebpf.MapSpec `ebpf:"freed"`
 	Ignored      *ebpf.MapSpec `ebpf:"ignored"`
 	Losses       *ebpf.MapSpec `ebpf:"losses"`
 	Namespaces   *ebpf.MapSpec `ebpf:"namespaces"`
@@ -112,12 +121,15 @@ type HooksMapSpecs struct {
 	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Settings     *ebpf.MapSpec `ebpf:"settings"`
 	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
+	Uses         *ebpf.MapSpec `ebpf:"uses"`
 }
 
 // HooksVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HooksVariableSpecs struct {
+	KeepArguments *ebpf.VariableSpec `ebpf:"keep_arguments"`
+	RoomSize      *ebpf.VariableSpec `ebpf:"room_size"`
 }
 
 // HooksObjects contains all objects after they have been loaded into the kernel.
@@ -140,11 +152,14 @@ func (o *HooksObjects) Close() error {
 //
 // It can be passed to LoadHooksObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HooksMaps struct {
+	Arguments    *ebpf.Map `ebpf:"arguments"`
 	Calls        *ebpf.Map `ebpf:"calls"`
 	Capabilities *ebpf.Map `ebpf:"capabilities"`
+	Entrants     *ebpf.Map `ebpf:"entrants"`
 	Executed     *ebpf.Map `ebpf:"executed"`
 	Files        *ebpf.Map `ebpf:"files"`
 	Flows        *ebpf.Map `ebpf:"flows"`
+	Freed        *ebpf.Map `ebpf:"freed"`
 	Ignored      *ebpf.Map `ebpf:"ignored"`
 	Losses       *ebpf.Map `ebpf:"losses"`
 	Namespaces   *ebpf.Map `ebpf:"namespaces"`
@@ -154,15 +169,19 @@ type HooksMaps struct {
 	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Settings     *ebpf.Map `ebpf:"settings"`
 	Sockets      *ebpf.Map `ebpf:"sockets"`
+	Uses         *ebpf.Map `ebpf:"uses"`
 }
 
 func (m *HooksMaps) Close() error {
 	return _HooksClose(
+		m.Arguments,
 		m.Calls,
 		m.Capabilities,
+		m.Entrants,
 		m.Executed,
 		m.Files,
 		m.Flows,
+		m.Freed,
 		m.Ignored,
 		m.Losses,
 		m.Namespaces,
@@ -172,6 +191,7 @@ func (m *HooksMaps) Close() error {
 		m.Scratches,
 		m.Settings,
 		m.Sockets,
+		m.Uses,
 	)
 }
 
@@ -179,6 +199,8 @@ func (m *HooksMaps) Close() error {
 //
 // It can be passed to LoadHooksObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HooksVariables struct {
+	KeepArguments *ebpf.Variable `ebpf:"keep_arguments"`
+	RoomSize      *ebpf.Variable `ebpf:"room_size"`
 }
 
 // HooksPrograms contains all programs after they have been loaded into the kernel.

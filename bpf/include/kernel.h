@@ -119,6 +119,8 @@ struct files_struct {
 
 struct mm_struct {
 	struct file *exe_file;
+	unsigned long arg_start;
+	unsigned long arg_end;
 };
 
 struct kernfs_node {
@@ -150,6 +152,14 @@ struct cred {
 	struct user_namespace *user_ns;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+};
+
 struct thread_info {
 	unsigned long flags;
 	__u32 status; /* x86 only */
@@ -160,6 +170,10 @@ struct task_struct {
 	void *stack;
 	struct mm_struct *mm;
 	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	struct signal_struct *signal;
+	int tgid;
+	__u64 start_boottime;
 	const struct cred *real_cred;
 	struct files_struct *files;
 	struct nsproxy *nsproxy;

@@ -19,12 +19,20 @@ struct file_id {
 	__u32 mount;
 };
 
+/* Who acts: an executable, and whether it came from outside. */
+struct actor_id {
+	struct file_id file;
+	__u32 session; /* hash of the arguments with which somebody entered; 0: its own tree */
+	__u32 zero;
+};
+
 struct process_key {
 	__u64 mntns;
-	struct file_id exe;
+	struct actor_id exe;
 	struct file_id parent;
 	__u64 directory;
-	__u64 flags;
+	__u32 flags;
+	__u32 arguments; /* hash, if they are told */
 };
 
 struct file_key {
@@ -32,7 +40,7 @@ struct file_key {
 	__u16 flags;
 	__u16 access;
 	__u32 zero;
-	struct file_id exe;
+	struct actor_id exe;
 	struct file_id file;
 	__u64 directory; /* that holds it: see directory_of */
 };
@@ -43,7 +51,7 @@ struct socket_key {
 	__u16 direction;
 	__u16 protocol;
 	__u16 port;
-	struct file_id exe;
+	struct actor_id exe;
 	__u8 address[16];
 };
 
@@ -51,7 +59,7 @@ struct capability_key {
 	__u64 mntns;
 	__u32 flags;
 	__u32 capability;
-	struct file_id exe;
+	struct actor_id exe;
 	__u64 syscall;
 };
 
@@ -60,6 +68,33 @@ struct executed_key {
 	__u64 mntns;
 	__u64 inode;
 	__u64 device;
+};
+
+/* A process that entered a mount namespace, or one that it started. */
+struct entrant_key {
+	__u64 started; /* its first thread, ns: process numbers are given out again */
+	__u64 tgid;
+};
+
+struct entrant {
+	__u64 mntns;
+	__u32 session; /* 0 until it runs a program there */
+	__u32 zero;
+};
+
+/* How many entries of a map are in use, but for what user space took away. */
+struct use {
+	__u64 added;
+	__u64 high; /* at most at once; short by one a CPU when they race */
+};
+
+#define ARGUMENTS_BYTES 4096
+
+/* The arguments of the program that was just started on this CPU. */
+struct arguments {
+	__u32 length; /* bytes that were read */
+	__u32 whole;
+	__u8 bytes[ARGUMENTS_BYTES + 8];
 };
 
 /* One peer of one UDP socket; the value is the side that spoke first. */
@@ -83,6 +118,7 @@ struct scratch {
 	__u64 busy;
 	__u64 issued;
 	__u64 used; /* bytes of data */
+	__u64 mntns;
 	/* The state of a walk up a path: kept here, the verifier need not follow it. */
 	__u64 file;
 	__u64 own_namespace;
@@ -145,6 +181,35 @@ struct {
 
 /* What is pushed out counts as speaking first again: a fact too many, none too few. */
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct entrant_key);
+	__type(value, struct entrant);
+} entrants SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ROOMS);
+	__type(key, __u32);
+	__type(value, struct use);
+} uses SEC(".maps");
+
+/* Entries that user space has taken away, by room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ROOMS);
+	__type(key, __u32);
+	__type(value, __u64);
+} freed SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct arguments);
+} arguments SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
 	__type(key, struct flow_key);
@@ -183,5 +248,9 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 * 1024 * 1024);
 } records SEC(".maps");
+
+/* Set by pkg/probe: the size of the map of each room, and what is wanted. */
+const volatile __u32 room_size[ROOMS] = {};
+const volatile __u32 keep_arguments = 0;
 
 #endif

@@ -13,6 +13,8 @@ enum outcome {
 	OUTCOME_ACCEPT,	 /* returns the descriptor of a socket */
 	OUTCOME_LISTEN,
 	OUTCOME_BIND,
+	OUTCOME_SETNS,
+	OUTCOME_UNSHARE,
 	OUTCOME_SOCKETCALL, /* 32-bit: one of the above, in an array in user space */
 };
 

@@ -203,14 +203,14 @@ static __always_inline int append_path(struct scratch *s, __u32 slot, struct fil
 	return flags;
 }
 
-static __always_inline void lose_path(enum kind kind, int flags)
+static __always_inline void lose_path(struct scratch *s, enum kind kind, int flags)
 {
 	if (flags & PATH_LONG)
-		lose(kind, LOSS_PATH_LONG);
+		lose_of(s->mntns, kind, LOSS_PATH_LONG);
 	if (flags & PATH_DEEP)
-		lose(kind, LOSS_PATH_DEEP);
+		lose_of(s->mntns, kind, LOSS_PATH_DEEP);
 	if (flags & PATH_UNREADABLE)
-		lose(kind, LOSS_PATH_UNREADABLE);
+		lose_of(s->mntns, kind, LOSS_PATH_UNREADABLE);
 }
 
 #endif

@@ -14,6 +14,21 @@ enum kind {
 	KINDS = 5,
 };
 
+/*
+ * What is counted of the maps: entries by kind, and of further maps. When a map
+ * is half full, a namespace gets no more of it than a MAP_SHARE-th.
+ */
+enum room {
+	ROOM_OF_KIND = 0, /* each kind's own number */
+	ROOM_NAMESPACES = KINDS,
+	ROOM_EXECUTED,
+	ROOM_ENTRANTS,
+	ROOMS,
+};
+
+#define MAP_SHARE 8
+#define RING_SHARE 8 /* as MAP_SHARE, of the ring's bytes */
+
 /* Why something was lost; the index into `losses` is kind * LOSSES + loss. */
 enum loss {
 	LOSS_RING_FULL = 0,	  /* forgotten again, so that the next occurrence retries */
@@ -26,7 +41,11 @@ enum loss {
 	LOSS_SCRIPT = 7,	  /* a script was started and its file is not to be found */
 	LOSS_RETURN = 8,	  /* a function was entered and its return not seen */
 	LOSS_CLOSED = 9,	  /* another thread closed the descriptor that a call had just given */
-	LOSSES = 10,
+	LOSS_MAP_SHARE = 10,	  /* as LOSS_MAP_FULL: its namespace fills the map */
+	LOSS_RING_SHARE = 11,	  /* as LOSS_RING_FULL: its namespace fills the ring */
+	LOSS_ARGUMENTS = 12,	  /* a program's arguments could not be read, or not wholly */
+	LOSS_ENTRANT = 13,	  /* a process that entered is taken for the container's own */
+	LOSSES = 14,
 };
 
 enum record_flag {
@@ -35,6 +54,7 @@ enum record_flag {
 	RECORD_SCRIPT = 4,
 	RECORD_REFUSED = 8,
 	RECORD_COMPAT = 16,
+	RECORD_ENTERED = 32, /* the process with which a session begins: arguments are its own */
 };
 
 /* What there is to know of a path; several may be set. */
@@ -80,13 +100,15 @@ enum direction {
 
 /*
  * The start of every record. The strings follow it without padding, in this
- * order: cgroups, exe, path, parent. Host byte order.
+ * order: cgroups, exe, parent, path, arguments. Host byte order.
  */
 struct record {
 	__u64 id;   /* of the map entry that counts it; 0 if there is none */
 	__u64 time; /* boot time, ns */
 	__u64 mntns; /* as in maps.h */
 	__u32 pid;
+	__u32 session;
+	__u16 arguments_len; /* NUL-terminated, the last one perhaps cut */
 	__u16 cgroups_len;
 	__u16 exe_len;
 	__u16 path_len;
@@ -121,10 +143,18 @@ struct seen {
  * single bits from several CPUs needs instructions that 5.10 does not have.
  */
 struct namespace {
-	__u64 ignored;
-	__u64 crowded; /* what was started there does not all fit into `executed` */
+	__u32 ignored;
+	__u32 entrants; /* processes in `entrants` that are in it: with none, nobody is looked up */
+	__u64 crowded;	/* what was started there does not all fit into `executed` */
 	__u8 called[ARCHES * SYSCALLS];
 	__u8 called_by_runtime[ARCHES * SYSCALLS];
+	__u8 called_by_entrants[ARCHES * SYSCALLS];
+	__u32 lost[KINDS * LOSSES]; /* what is lost of it; the node's are in `losses` */
+	__u32 taken[ROOMS];	    /* entries of each map */
+	/* Bytes in the ring: since the ring's position mark, and before it. */
+	__u64 ring_mark;
+	__u64 ring_since;
+	__u64 ring_before;
 };
 
 #endif

@@ -8,7 +8,7 @@
 struct actor {
 	struct mnt_namespace *ns;
 	struct file *exe;
-	struct file_id id;
+	struct actor_id id;
 	__u64 mntns;
 	__u16 flags; /* RECORD_RUNTIME */
 };
@@ -52,7 +52,8 @@ static __always_inline struct namespace *namespace_of(__u64 mntns)
 
 	if (ns)
 		return ns;
-	bpf_map_update_elem(&namespaces, &mntns, &new_namespace, BPF_NOEXIST);
+	if (!bpf_map_update_elem(&namespaces, &mntns, &new_namespace, BPF_NOEXIST))
+		take_room(NULL, ROOM_NAMESPACES);
 	ns = bpf_map_lookup_elem(&namespaces, &mntns);
 	if (ns && bpf_map_lookup_elem(&ignored, &inode))
 		ns->ignored = 1;
@@ -98,10 +99,45 @@ static __always_inline bool is_runtime(struct file *exe, struct mnt_namespace *o
 	return !inside || !inside->crowded;
 }
 
+static __always_inline struct entrant_key entrant_key_of(struct task_struct *task)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	struct entrant_key key = {
+		.started = BPF_CORE_READ(leader, start_boottime),
+		.tgid = BPF_CORE_READ(leader, tgid),
+	};
+
+	return key;
+}
+
+/* The current task as one that entered ns; only looked up where there is any. */
+static __always_inline struct entrant *entrant_of(struct namespace *ns)
+{
+	struct entrant_key key;
+
+	if (!ns || !ns->entrants)
+		return NULL;
+	key = entrant_key_of(current_task());
+	return bpf_map_lookup_elem(&entrants, &key);
+}
+
+static __always_inline __u32 session_of(struct namespace *ns)
+{
+	struct entrant *entrant = entrant_of(ns);
+
+	return entrant ? entrant->session : 0;
+}
+
 static __always_inline bool act_as(struct actor *a, struct mnt_namespace *ns, __u64 mntns, struct file *exe)
 {
-	if (!ns || !exe || is_ignored(mntns))
+	struct namespace *kept;
+
+	if (!ns || !exe)
 		return false; /* without an executable: a kernel thread */
+	kept = namespace_of(mntns);
+	if (kept && kept->ignored)
+		return false;
+	a->id.session = session_of(kept);
 	a->ns = ns;
 	a->mntns = mntns;
 	a->exe = exe;
@@ -118,7 +154,7 @@ static __always_inline bool act(struct actor *a)
 
 	if (!act_as(a, ns, number_of(ns), exe))
 		return false;
-	identify(exe, &a->id);
+	identify(exe, &a->id.file);
 	return true;
 }
 
@@ -142,12 +178,12 @@ static __always_inline bool act_tracing(struct actor *a)
 	if (!act_as(a, ns, NUMBER_OF(ns), exe))
 		return false;
 	mount = mount_of(exe->f_path.mnt);
-	a->id.inode = exe->f_inode->i_ino;
-	a->id.device = exe->f_inode->i_sb->s_dev;
+	a->id.file.inode = exe->f_inode->i_ino;
+	a->id.file.device = exe->f_inode->i_sb->s_dev;
 	dentry = exe->f_path.dentry;
 	/* Verifiers before 6.2 take a union for its first member. */
-	a->id.name = BPF_CORE_READ(dentry, d_name.hash_len);
-	a->id.mount = BPF_CORE_READ(mount, mnt_id);
+	a->id.file.name = BPF_CORE_READ(dentry, d_name.hash_len);
+	a->id.file.mount = BPF_CORE_READ(mount, mnt_id);
 	return true;
 }
 
@@ -202,24 +238,53 @@ __noinline int append_cgroups(__u32 slot)
 	return 0;
 }
 
-/* Fills in what every record says of its actor: cgroups, then executable. */
-static __always_inline void describe(struct scratch *s, __u32 slot, enum kind kind, struct actor *a)
+/*
+ * The executable of the current task's parent, NULL when that is outside of the
+ * namespace own, or the container's runtime.
+ */
+static __always_inline struct file *parent_exe(struct mnt_namespace *own, __u64 mntns)
+{
+	struct task_struct *parent = BPF_CORE_READ(current_task(), real_parent);
+	struct file *exe;
+
+	if (BPF_CORE_READ(parent, nsproxy, mnt_ns) != own)
+		return NULL;
+	exe = BPF_CORE_READ(parent, mm, exe_file);
+	return exe && !is_runtime(exe, own, mntns) ? exe : NULL;
+}
+
+/*
+ * Fills in what every record says of its actor: cgroups, executable, and that of
+ * its parent, NULL for one outside.
+ */
+static __always_inline void describe_as(struct scratch *s, __u32 slot, enum kind kind, struct actor *a,
+					struct file *parent)
 {
 	s->record.mntns = a->mntns;
 	s->record.flags = a->flags;
+	s->record.session = a->id.session;
 	append_cgroups(slot);
 	s->record.cgroups_len = s->used;
 	if (a->flags & RECORD_RUNTIME)
 		return;
 	s->record.exe_flags = append_path(s, slot, a->exe, a->ns, &s->record.exe_len);
-	lose_path(kind, s->record.exe_flags);
+	lose_path(s, kind, s->record.exe_flags);
+	if (!parent)
+		return;
+	s->record.parent_flags = append_path(s, slot, parent, a->ns, &s->record.parent_len);
+	lose_path(s, kind, s->record.parent_flags);
+}
+
+static __always_inline void describe(struct scratch *s, __u32 slot, enum kind kind, struct actor *a)
+{
+	describe_as(s, slot, kind, a, parent_exe(a->ns, a->mntns));
 }
 
 static __always_inline void describe_path(struct scratch *s, __u32 slot, enum kind kind, struct file *file,
 					  struct mnt_namespace *ns)
 {
 	s->record.path_flags = append_path(s, slot, file, ns, &s->record.path_len);
-	lose_path(kind, s->record.path_flags);
+	lose_path(s, kind, s->record.path_flags);
 }
 
 #endif

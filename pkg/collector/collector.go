@@ -213,7 +213,7 @@ func (c *Collector) Status() wire.Status {
 		}
 	}
 	s.Pods = len(pods)
-	for _, from := range []map[string]uint64{lost, c.lost} {
+	for _, from := range append(slices.Collect(maps.Values(lost.Namespace)), lost.Node, c.lost) {
 		for reason, n := range from {
 			if n > 0 {
 				s.Lost[behavior.Escape(reason)] += n

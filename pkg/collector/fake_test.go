@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/probe"
 )
 
 // fakeProbe is a kernel that tests plant facts in.
@@ -54,8 +55,8 @@ func (p *fakeProbe) Syscalls() (map[uint32][]SyscallSet, error) {
 	return maps.Clone(p.calls), nil
 }
 
-func (p *fakeProbe) Lost() (map[string]uint64, error) { return maps.Clone(p.lost), nil }
-func (p *fakeProbe) Missing() []string                { return []string{"capabilities"} }
+func (p *fakeProbe) Lost() (probe.Losses, error) { return probe.Losses{Node: maps.Clone(p.lost)}, nil }
+func (p *fakeProbe) Missing() []string           { return []string{"capabilities"} }
 
 func (p *fakeProbe) Ignore(ns uint32) error {
 	p.mu.Lock()

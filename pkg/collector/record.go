@@ -25,7 +25,7 @@ type Probe interface {
 	// Syscalls lists the system calls of every mount namespace.
 	Syscalls() (map[uint32][]SyscallSet, error)
 	// Lost counts what could not be recorded, by reason.
-	Lost() (map[string]uint64, error)
+	Lost() (probe.Losses, error)
 	// Ignore stops records of a namespace; Forget drops what is known of it, so
 	// that its number may be used again, and lets records of it come again.
 	Ignore(mountNS uint32) error

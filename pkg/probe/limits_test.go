@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 )
 
 func TestPathBeyondTheBoundsIsMarkedAndCounted(t *testing.T) {
@@ -15,15 +17,11 @@ func TestPathBeyondTheBoundsIsMarkedAndCounted(t *testing.T) {
 		{"more than 4,096 bytes of long names", strings.Repeat("n", 255), "17", "path too long: file"},
 		{"more than 4,096 bytes of short names", "d", "2100", "path too long: file"},
 	}
-	p := requireProbe(t, Options{})
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			p := requireProbe(t, Options{})
 			if !p.walksDeep && len(c.component) == 1 {
 				c.reason = "path too deep: file"
-			}
-			before, err := p.Lost()
-			if err != nil {
-				t.Fatal(err)
 			}
 			_, records := observe(t, p, "deep", "/tmp", c.component, c.depth)
 			if !slices.ContainsFunc(records, func(r Record) bool {
@@ -31,12 +29,8 @@ func TestPathBeyondTheBoundsIsMarkedAndCounted(t *testing.T) {
 			}) {
 				t.Errorf("no truncated record in %d", len(records))
 			}
-			after, err := p.Lost()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if after[c.reason] <= before[c.reason] {
-				t.Errorf("lost %v, want more of %q", after, c.reason)
+			if l := allLost(t, p); l[c.reason] == 0 {
+				t.Errorf("lost %v, want some of %q", l, c.reason)
 			}
 		})
 	}
@@ -51,9 +45,8 @@ func TestFullRingIsCountedAndTriedAgain(t *testing.T) {
 	}
 	c := newContainer(t, actions(script...)...)
 	c.resume(t) // nobody reads
-	lost, err := p.Lost()
-	if err != nil || lost["ring buffer full: file"] == 0 {
-		t.Fatalf("lost %v, %v; want some files", lost, err)
+	if l := allLost(t, p); l["share of ring buffer used up: file"] == 0 {
+		t.Fatalf("lost %v; want some files", l)
 	}
 	r := record(t, p, c.mntns)
 	found := map[string]bool{}
@@ -72,27 +65,33 @@ func TestFullRingIsCountedAndTriedAgain(t *testing.T) {
 }
 
 func TestFullMapIsCountedAndStillRecords(t *testing.T) {
-	const files = 200
-	p := requireProbe(t, Options{Files: 32})
-	_, records := observe(t, p, "many", "/tmp", strconv.Itoa(files))
+	const files, size = 30, 64
+	p := requireProbe(t, Options{Files: size})
+	// Each takes an eighth, or what is left.
 	found, uncounted := map[string]bool{}, 0
-	for _, r := range records {
-		if strings.HasPrefix(r.Fact.Path, "/tmp/file-") {
-			found[r.Fact.Path] = true
-			if r.ID == 0 {
-				uncounted++
+	for i := range 12 {
+		_, records := observe(t, p, "many", "/tmp", strconv.Itoa(files))
+		for _, r := range records {
+			if strings.HasPrefix(r.Fact.Path, "/tmp/file-") {
+				found[fmt.Sprint(i, r.Fact.Path)] = true
+				if r.ID == 0 {
+					uncounted++
+				}
 			}
 		}
 	}
-	if len(found) != files || uncounted < files-32 {
-		t.Errorf("%d of %d files recorded, %d of them uncounted", len(found), files, uncounted)
+	if uncounted == 0 || len(found) != 12*files {
+		t.Errorf("%d files recorded, %d of them uncounted", len(found), uncounted)
 	}
-	lost, err := p.Lost()
-	if err != nil || lost["map full: file"] < files-32 {
-		t.Errorf("lost %v, %v", lost, err)
+	if l := allLost(t, p); l["map full: file"]+l["share of map used up: file"] == 0 {
+		t.Errorf("lost %v", l)
 	}
 	stats, err := p.Stats()
-	if err != nil || stats.Maps["files"] != (Fill{32, 32}) {
+	if err != nil || stats.Maps["files"] != (Fill{size, size}) {
 		t.Errorf("stats %+v, %v", stats, err)
+	}
+	use, err := p.MapUse()
+	if err != nil || use["files"] != (behavior.MapUse{High: size, Size: size}) {
+		t.Errorf("use %+v, %v", use, err)
 	}
 }

@@ -21,6 +21,8 @@ func outcomeCalls() map[bpf.FloorOutcome]string {
 		bpf.FloorOutcomeOUTCOME_ACCEPT:     "accept accept4",
 		bpf.FloorOutcomeOUTCOME_LISTEN:     "listen",
 		bpf.FloorOutcomeOUTCOME_BIND:       "bind",
+		bpf.FloorOutcomeOUTCOME_SETNS:      "setns",
+		bpf.FloorOutcomeOUTCOME_UNSHARE:    "unshare",
 		bpf.FloorOutcomeOUTCOME_SOCKETCALL: "socketcall",
 	}
 }

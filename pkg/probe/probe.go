@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -44,6 +45,9 @@ type Options struct {
 	// FamilyFentry or FamilyKprobe, for tests. When empty, each takes the best that
 	// the kernel has.
 	Family string
+	// Arguments has the arguments of every process in its fact. They often hold
+	// secrets, and make a fact of each different call.
+	Arguments bool
 }
 
 // Features tell what a probe can see on this kernel.
@@ -63,6 +67,11 @@ type Probe struct {
 	features   Features
 	walksDeep  bool          // the kernel has bpf_loop: paths of more than 500 directories fit
 	malformed  atomic.Uint64 // records that could not be decoded
+
+	mu       sync.Mutex
+	told     map[uint64]losses          // what each mount namespace had lost when Lost was last called
+	disowned map[string]uint64          // what forgotten ones had lost and nobody was told
+	freed    [bpf.FloorRoomROOMS]uint64 // entries that were removed, by room
 }
 
 // cgroupAttach says where the programs that are no tracepoints attach.
@@ -91,7 +100,7 @@ func Open(o Options) (_ *Probe, err error) {
 	// Before 5.11 maps count as locked memory; without the right to raise the
 	// limit, loading says what is missing.
 	limitErr := rlimit.RemoveMemlock()
-	p := &Probe{}
+	p := &Probe{told: map[uint64]losses{}, disowned: map[string]uint64{}}
 	defer func() {
 		if err != nil {
 			err = explain(errors.Join(err, p.Close()))
@@ -157,12 +166,30 @@ func (p *Probe) load(o Options) error {
 	if !p.walksDeep {
 		withoutCallbacks(spec)
 	}
-	if err := setOutcomes(spec, runtime.GOARCH); err != nil {
+	if err := errors.Join(setOutcomes(spec, runtime.GOARCH), setVariables(spec, o)); err != nil {
 		return err
 	}
 	bakeVariables(spec)
 	if p.collection, err = ebpf.NewCollection(spec); err != nil {
 		return fmt.Errorf("load programs: %w", err)
+	}
+	return nil
+}
+
+// setVariables tells the programs what is wanted, and the sizes of the maps.
+func setVariables(spec *ebpf.CollectionSpec, o Options) error {
+	var sizes [bpf.FloorRoomROOMS]uint32
+	for name, room := range rooms() {
+		sizes[room] = spec.Maps[name].MaxEntries
+	}
+	var keep uint32
+	if o.Arguments {
+		keep = 1
+	}
+	for name, value := range map[string]any{"room_size": sizes, "keep_arguments": keep} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set variable %s: %w", name, err)
+		}
 	}
 	return nil
 }

@@ -39,6 +39,19 @@ type Record struct {
 	Deleted bool
 	// Directory: a file fact about a directory that was opened.
 	Directory bool
+	// Session is 0 for the container's own tree; else a hash of the arguments of
+	// the program with which somebody entered the container from outside.
+	Session uint32
+	// Entered are those arguments, each escaped, 4 KiB at most together: only on
+	// the process records that begin a session, and as the kernel gave them to
+	// the program: those of a script begin with its interpreter. None when they
+	// could not be read, which is also counted as lost.
+	Entered []string
+	// Parent is the executable of the acting process's parent at the time, empty
+	// for one outside of the container. HasParent: it is known; of what the
+	// container's runtime did it is not.
+	Parent    string
+	HasParent bool
 	// Script: Path is no program but a script, which was started together with
 	// its interpreter; that has a record of its own, with the same parent.
 	Script bool
@@ -60,14 +73,18 @@ func decode(raw []byte, wall func(boot uint64) time.Time) (Record, error) {
 		return Record{}, fmt.Errorf("%w: %w", ErrRecord, err)
 	}
 	rest := raw[headerBytes:]
-	var parts [4][][]byte
-	for i, n := range []uint16{h.CgroupsLen, h.ExeLen, h.PathLen, h.ParentLen} {
+	var parts [5][][]byte
+	for i, n := range []uint16{h.CgroupsLen, h.ExeLen, h.ParentLen, h.PathLen, h.ArgumentsLen} {
 		if int(n) > len(rest) {
 			return Record{}, fmt.Errorf("%w: string %d of %d bytes, %d are left", ErrRecord, i, n, len(rest))
 		}
-		var err error
-		if parts[i], err = names(rest[:n]); err != nil {
-			return Record{}, err
+		if i == len(parts)-1 {
+			parts[i] = arguments(rest[:n])
+		} else {
+			var err error
+			if parts[i], err = names(rest[:n]); err != nil {
+				return Record{}, err
+			}
 		}
 		rest = rest[n:]
 	}
@@ -78,6 +95,7 @@ func decode(raw []byte, wall func(boot uint64) time.Time) (Record, error) {
 		MountNS:   uint32(h.Mntns),
 		PID:       int(h.Pid),
 		ID:        h.Id,
+		Session:   h.Session,
 		Time:      wall(h.Time),
 		Truncated: (h.ExeFlags|h.PathFlags|h.ParentFlags)&truncatedPath != 0,
 		Directory: has(h.Flags, bpf.FloorRecordFlagRECORD_DIRECTORY),
@@ -87,16 +105,22 @@ func decode(raw []byte, wall func(boot uint64) time.Time) (Record, error) {
 	for _, name := range parts[0] {
 		r.CgroupNames = append(r.CgroupNames, behavior.Escape(string(name)))
 	}
-	exe, file, parent := path(parts[1], h.ExeFlags), path(parts[2], h.PathFlags), path(parts[3], h.ParentFlags)
+	exe, parent, file := path(parts[1], h.ExeFlags), path(parts[2], h.ParentFlags), path(parts[3], h.PathFlags)
 	if has(h.Flags, bpf.FloorRecordFlagRECORD_RUNTIME) {
 		exe = ""
 	}
 	if h.ParentLen == 0 {
 		parent = ""
 	}
+	r.Parent, r.HasParent = parent, !has(h.Flags, bpf.FloorRecordFlagRECORD_RUNTIME)
 	fact, err := factOf(&h, exe, file, parent)
 	if err != nil {
 		return Record{}, err
+	}
+	if has(h.Flags, bpf.FloorRecordFlagRECORD_ENTERED) {
+		for _, argument := range parts[4] {
+			r.Entered = append(r.Entered, behavior.Escape(string(argument)))
+		}
 	}
 	r.Fact = fact
 	switch fact.Kind {
@@ -167,6 +191,15 @@ func protocol(number uint16) (string, bool) {
 		return "sctp", true
 	}
 	return "", false
+}
+
+// arguments splits a program's arguments, each ended by NUL; the last one may have
+// been cut.
+func arguments(raw []byte) [][]byte {
+	if len(raw) == 0 {
+		return nil
+	}
+	return bytes.Split(bytes.TrimSuffix(raw, []byte{0}), []byte{0})
 }
 
 // names splits strings that each end in NUL.

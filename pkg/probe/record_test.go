@@ -21,7 +21,7 @@ func encode(h bpf.FloorRecord, cgroups, exe, path, parent string) []byte {
 	if err != nil {
 		panic(err)
 	}
-	return append(raw, cgroups+exe+path+parent...)
+	return append(raw, cgroups+exe+parent+path...)
 }
 
 func bootTime(ns uint64) time.Time { return time.Unix(0, int64(ns)).UTC() }

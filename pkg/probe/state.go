@@ -5,6 +5,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -21,6 +22,7 @@ type SyscallSet struct {
 
 	Arch    string
 	Runtime bool // made by the container's runtime, for the container or to enter it
+	Entered bool // made by sessions: programs with which somebody entered, and what they started
 	Names   []string
 }
 
@@ -36,7 +38,7 @@ type Stats struct {
 // Counts calls visit for each fact that is counted: the Record's ID, how often it
 // was seen, first and last. A fact that is added meanwhile may be left out.
 func (p *Probe) Counts(visit func(id, count uint64, first, last time.Time)) error {
-	return p.eachSeen(func(_ *ebpf.Map, _ any, _ uint64, s *bpf.FloorSeen) {
+	return p.eachSeen(func(_ string, _ any, _ uint64, s *bpf.FloorSeen) {
 		visit(s.Id, s.Count, wallTime(s.First), wallTime(s.Last))
 	})
 }
@@ -50,8 +52,9 @@ func (p *Probe) Syscalls() (map[uint32][]SyscallSet, error) {
 			return
 		}
 		inode, generation := uint32(*number), uint32(*number>>32)
-		all[inode] = append(all[inode], syscallSets(&ns.Called, generation, false)...)
-		all[inode] = append(all[inode], syscallSets(&ns.CalledByRuntime, generation, true)...)
+		all[inode] = slices.Concat(all[inode], syscallSets(&ns.Called, SyscallSet{Generation: generation}),
+			syscallSets(&ns.CalledByRuntime, SyscallSet{Generation: generation, Runtime: true}),
+			syscallSets(&ns.CalledByEntrants, SyscallSet{Generation: generation, Entered: true}))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read system calls: %w", err)
@@ -59,10 +62,11 @@ func (p *Probe) Syscalls() (map[uint32][]SyscallSet, error) {
 	return all, nil
 }
 
-func syscallSets(called *[1024]uint8, generation uint32, byRuntime bool) []SyscallSet {
+func syscallSets(called *[1024]uint8, by SyscallSet) []SyscallSet {
 	var sets []SyscallSet
 	for i, arch := range Arches(runtime.GOARCH) {
-		set := SyscallSet{Generation: generation, Arch: arch, Runtime: byRuntime}
+		set := by
+		set.Arch = arch
 		half := len(called) / 2
 		for number, c := range called[i*half : (i+1)*half] {
 			if c != 0 {
@@ -74,43 +78,6 @@ func syscallSets(called *[1024]uint8, generation uint32, byRuntime bool) []Sysca
 		}
 	}
 	return sets
-}
-
-// Lost tells what was not recorded, or not in full, since the probe was opened:
-// "reason: kind" to how often. An empty map means that nothing is known to be.
-func (p *Probe) Lost() (map[string]uint64, error) {
-	kinds := []string{"process", "file", "network", "capability", "syscall"}
-	reasons := []string{"ring buffer full", "map full", "interrupted", "path too long", "path too deep", "path unreadable", "unknown number", "script not found", "return not seen", "descriptor closed at once"}
-	lost := map[string]uint64{}
-	for k, kind := range kinds {
-		for r, reason := range reasons {
-			var counts []uint64
-			if err := p.collection.Maps["losses"].Lookup(uint32(k*int(bpf.FloorLossLOSSES)+r), &counts); err != nil {
-				return nil, fmt.Errorf("read losses: %w", err)
-			}
-			for _, n := range counts {
-				if n > 0 {
-					lost[reason+": "+kind] += n
-				}
-			}
-		}
-	}
-	if n := p.malformed.Load(); n > 0 {
-		lost["malformed record"] = n
-	}
-	for name, program := range p.collection.Programs {
-		stats, err := program.Stats()
-		if errors.Is(err, ebpf.ErrNotSupported) {
-			continue // before 5.12 the kernel does not count them
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read statistics of %s: %w", name, err)
-		}
-		if stats.RecursionMisses > 0 {
-			lost["program re-entered: "+name] = stats.RecursionMisses
-		}
-	}
-	return lost, nil
 }
 
 // Ignore stops observing the mount namespace that has this inode number now. One
@@ -137,42 +104,63 @@ func (p *Probe) Ignore(mntns uint32) error {
 // anew. Where the kernel has given its inode number to another meanwhile, what is
 // kept for that one stays.
 func (p *Probe) Forget(mntns uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.forget(mntns); err != nil {
+		return fmt.Errorf("forget mount namespace %d: %w", mntns, err)
+	}
+	return nil
+}
+
+func (p *Probe) forget(mntns uint32) error {
+	kept := map[uint64]bpf.FloorNamespace{}
+	err := each(p.collection.Maps["namespaces"], func(number *uint64, ns *bpf.FloorNamespace) {
+		if uint32(*number) == mntns {
+			kept[*number] = *ns
+		}
+	})
+	if err != nil {
+		return err
+	}
+	var newest uint64
+	if len(kept) > 1 {
+		newest = slices.Max(slices.Collect(maps.Keys(kept)))
+		delete(kept, newest)
+	}
 	type entry struct {
-		m   *ebpf.Map
-		key any
+		name string
+		key  any
 	}
-	var entries []entry
-	numbers, err := p.numbers(mntns)
-	if err != nil {
-		return fmt.Errorf("forget mount namespace %d: %w", mntns, err)
-	}
-	var keep uint64
-	if len(numbers) > 1 {
-		keep = slices.Max(numbers)
-	}
-	for _, number := range numbers {
-		if number != keep {
-			entries = append(entries, entry{p.collection.Maps["namespaces"], number})
-		}
-	}
-	gone := func(m *ebpf.Map, key any, number uint64) {
-		if uint32(number) == mntns && number != keep {
-			entries = append(entries, entry{m, key})
-		}
-	}
-	executed := p.collection.Maps["executed"]
-	err = errors.Join(
-		p.eachSeen(func(m *ebpf.Map, key any, number uint64, _ *bpf.FloorSeen) { gone(m, key, number) }),
-		each(executed, func(k *bpf.FloorExecutedKey, _ *uint8) { gone(executed, k, k.Mntns) }),
-	)
 	// Else the next namespace of this number would be ignored unseen.
-	entries = append(entries, entry{p.collection.Maps["ignored"], mntns})
+	entries := []entry{{"ignored", mntns}}
+	gone := func(name string, key any, number uint64) {
+		if uint32(number) == mntns && number != newest {
+			entries = append(entries, entry{name, key})
+		}
+	}
+	err = errors.Join(
+		p.eachSeen(func(name string, key any, number uint64, _ *bpf.FloorSeen) { gone(name, key, number) }),
+		each(p.collection.Maps["executed"], func(k *bpf.FloorExecutedKey, _ *uint8) { gone("executed", k, k.Mntns) }),
+	)
 	if err != nil {
-		return fmt.Errorf("forget mount namespace %d: %w", mntns, err)
+		return err
+	}
+	for number, ns := range kept {
+		p.disown(number, ns.Lost)
+		if ns.Entrants > 0 {
+			// Who is in there still is looked up as long as the entry is there; one
+			// more, in case that another enters right now.
+			err = p.collection.Maps["namespaces"].Put(number, &bpf.FloorNamespace{Entrants: ns.Entrants + 1, Crowded: ns.Crowded})
+		} else {
+			err = p.remove("namespaces", number)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	for _, e := range entries {
-		if err := e.m.Delete(e.key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("forget mount namespace %d: %w", mntns, err)
+		if err := p.remove(e.name, e.key); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -197,31 +185,27 @@ func (p *Probe) Stats() (Stats, error) {
 	for _, name := range []string{"processes", "files", "sockets", "capabilities", "namespaces"} {
 		s.Maps[name] = Fill{Size: int(p.collection.Maps[name].MaxEntries())}
 	}
-	add := func(m *ebpf.Map) {
-		for name, fill := range s.Maps {
-			if p.collection.Maps[name] == m {
-				fill.Used++
-				s.Maps[name] = fill
-			}
-		}
+	add := func(name string) {
+		fill := s.Maps[name]
+		fill.Used++
+		s.Maps[name] = fill
 	}
 	err := errors.Join(
-		p.eachSeen(func(m *ebpf.Map, _ any, _ uint64, _ *bpf.FloorSeen) { add(m) }),
-		each(p.collection.Maps["namespaces"], func(*uint64, *bpf.FloorNamespace) { add(p.collection.Maps["namespaces"]) }),
+		p.eachSeen(func(name string, _ any, _ uint64, _ *bpf.FloorSeen) { add(name) }),
+		each(p.collection.Maps["namespaces"], func(*uint64, *bpf.FloorNamespace) { add("namespaces") }),
 	)
 	return s, err
 }
 
 // eachSeen visits every entry of the maps that count. What the pointers point to
 // is the visitor's to keep.
-func (p *Probe) eachSeen(visit func(m *ebpf.Map, key any, number uint64, s *bpf.FloorSeen)) error {
-	processes, files := p.collection.Maps["processes"], p.collection.Maps["files"]
-	sockets, capabilities := p.collection.Maps["sockets"], p.collection.Maps["capabilities"]
+func (p *Probe) eachSeen(visit func(name string, key any, number uint64, s *bpf.FloorSeen)) error {
+	m := p.collection.Maps
 	return errors.Join(
-		each(processes, func(k *bpf.FloorProcessKey, s *bpf.FloorSeen) { visit(processes, k, k.Mntns, s) }),
-		each(files, func(k *bpf.FloorFileKey, s *bpf.FloorSeen) { visit(files, k, k.Mntns, s) }),
-		each(sockets, func(k *bpf.FloorSocketKey, s *bpf.FloorSeen) { visit(sockets, k, k.Mntns, s) }),
-		each(capabilities, func(k *bpf.FloorCapabilityKey, s *bpf.FloorSeen) { visit(capabilities, k, k.Mntns, s) }),
+		each(m["processes"], func(k *bpf.FloorProcessKey, s *bpf.FloorSeen) { visit("processes", k, k.Mntns, s) }),
+		each(m["files"], func(k *bpf.FloorFileKey, s *bpf.FloorSeen) { visit("files", k, k.Mntns, s) }),
+		each(m["sockets"], func(k *bpf.FloorSocketKey, s *bpf.FloorSeen) { visit("sockets", k, k.Mntns, s) }),
+		each(m["capabilities"], func(k *bpf.FloorCapabilityKey, s *bpf.FloorSeen) { visit("capabilities", k, k.Mntns, s) }),
 	)
 }
 
