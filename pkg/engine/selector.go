@@ -3,8 +3,8 @@ package engine
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
+	"strings"
 )
 
 // Truth is the answer to a question about something that is only partly known.
@@ -146,13 +146,31 @@ func (s Selector) Validate() error {
 // ValidLabels tells whether labels could be those of an object in the API. A
 // policy is never made with others: they could select what nobody meant.
 func ValidLabels(labels map[string]string) bool {
-	key := regexp.MustCompile(`^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`)
 	for k, v := range labels {
-		if !key.MatchString(k) || !validLabelValue(v) {
+		if !validLabelKey(k) || !validLabelValue(v) {
 			return false
 		}
 	}
 	return true
+}
+
+// validLabelKey takes a name, or a DNS subdomain, a slash and a name.
+func validLabelKey(k string) bool {
+	prefix, name, ok := strings.Cut(k, "/")
+	if !ok {
+		return k != "" && validLabelValue(k)
+	}
+	if prefix == "" || len(prefix) > 253 {
+		return false
+	}
+	for i := range len(prefix) {
+		c := prefix[i]
+		inner := i > 0 && i < len(prefix)-1 && (c == '-' || c == '.')
+		if !inner && (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return name != "" && validLabelValue(name)
 }
 
 func validLabelValue(v string) bool {

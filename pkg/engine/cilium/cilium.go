@@ -132,7 +132,9 @@ func (*Engine) Parse(objects []engine.Object) (engine.Judge, error) {
 		if err != nil {
 			return nil, &engine.InvalidError{Object: behavior.Escape(o.Kind + "/" + o.Name), Reason: behavior.Escape(err.Error())}
 		}
-		j.policies = append(j.policies, p)
+		for _, r := range p.rules {
+			j.add(p, r)
+		}
 	}
 	return j, nil
 }

@@ -3,6 +3,7 @@ package cilium
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -10,7 +11,39 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
 )
 
-type judge struct{ policies []parsed }
+type judge struct {
+	rules []judged
+	index engine.Index // of their selectors
+}
+
+// judged is one rule about endpoints, ready to be asked about facts.
+type judged struct {
+	parsed
+	rule
+	selector engine.Selector // of the pods that it is about
+	in, out  []entry
+}
+
+func (j *judge) add(p parsed, r rule) {
+	if r.EndpointSelector == nil {
+		return // about nodes
+	}
+	x := judged{parsed: p, rule: r, selector: *r.EndpointSelector, in: r.entries(true), out: r.entries(false)}
+	if !p.clusterwide {
+		// Whatever namespace it asks for, a policy is about its own.
+		x.selector.MatchLabels = maps.Clone(r.EndpointSelector.MatchLabels)
+		delete(x.selector.MatchLabels, "k8s:"+namespaceLabel)
+	}
+	j.index.Add(len(j.rules), x.selector)
+	j.rules = append(j.rules, x)
+}
+
+func (r *judged) entries(ingress bool) []entry {
+	if ingress {
+		return r.in
+	}
+	return r.out
+}
 
 // Judge implements engine.Judge. Cilium does not judge listening, nor what stays
 // within the pod.
@@ -37,27 +70,27 @@ func (j *judge) Judge(s engine.Subject, f behavior.Fact) engine.Verdict {
 func (j *judge) judge(s engine.Subject, f behavior.Fact, id identity) engine.Verdict {
 	var ballot engine.Ballot
 	ingress := f.Direction == behavior.Ingress
-	for _, p := range j.policies {
-		for _, r := range p.rules {
-			applies := p.selects(r, s)
-			entries := r.entries(ingress)
-			if applies.Truth == engine.No || len(entries) == 0 {
-				continue
+	own := identity{pod: true, namespace: s.Workload.Namespace, labels: s.Labels}
+	for _, i := range j.index.Candidates(own.label) {
+		r := &j.rules[i]
+		applies := r.selects(own)
+		entries := r.entries(ingress)
+		if applies.Truth == engine.No || len(entries) == 0 {
+			continue
+		}
+		ballot.Govern(r.object, applies)
+		if r.isolates(ingress) {
+			ballot.Isolate(r.object, applies)
+			if ingress && id.isOwnNode() {
+				ballot.Allow(r.object, applies) // Cilium lets kubelet probe whatever policies say
 			}
-			ballot.Govern(p.object, applies)
-			if r.isolates(ingress) {
-				ballot.Isolate(p.object, applies)
-				if ingress && id.isOwnNode() {
-					ballot.Allow(p.object, applies) // Cilium lets kubelet probe whatever policies say
-				}
-			}
-			for _, e := range entries {
-				a := applies.And(p.admits(e, s, f, id)).And(e.passes(f))
-				if e.deny {
-					ballot.Deny(p.object, a)
-				} else {
-					ballot.Allow(p.object, a)
-				}
+		}
+		for _, e := range entries {
+			a := applies.And(r.admits(e, s, f, id)).And(e.passes(f))
+			if e.deny {
+				ballot.Deny(r.object, a)
+			} else {
+				ballot.Allow(r.object, a)
 			}
 		}
 	}
@@ -67,23 +100,11 @@ func (j *judge) judge(s engine.Subject, f behavior.Fact, id identity) engine.Ver
 func (id identity) isOwnNode() bool { return slices.Contains(id.reserved, "host") }
 
 // selects tells whether the rule is about the subject's pods.
-func (p parsed) selects(r rule, s engine.Subject) engine.Answer {
-	namespace := s.Workload.Namespace
-	if r.EndpointSelector == nil || !p.clusterwide && p.namespace != "" && p.namespace != namespace {
+func (r *judged) selects(own identity) engine.Answer {
+	if !r.clusterwide && r.namespace != "" && r.namespace != own.namespace {
 		return engine.Certain(false)
 	}
-	selector := *r.EndpointSelector
-	if !p.clusterwide {
-		// Whatever namespace it asks for, a policy is about its own.
-		selector.MatchLabels = map[string]string{}
-		for k, v := range r.EndpointSelector.MatchLabels {
-			if k != "k8s:"+namespaceLabel {
-				selector.MatchLabels[k] = v
-			}
-		}
-	}
-	id := identity{pod: true, namespace: namespace, labels: s.Labels}
-	return selector.Ask(id.label, "the workload's pods")
+	return r.selector.Ask(own.label, "the workload's pods")
 }
 
 // admits tells whether the entry's peers include the identity.

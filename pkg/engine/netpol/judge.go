@@ -9,13 +9,30 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
 )
 
-type judge struct{ policies []parsed }
+type judge struct {
+	policies []parsed
+	index    engine.Index // of their podSelectors
+}
 
 // parsed is one policy object.
 type parsed struct {
-	object    string // kind/name, escaped
-	namespace string // of the object; empty: that of whoever is judged
-	spec      spec
+	object          string // kind/name, escaped
+	namespace       string // of the object; empty: that of whoever is judged
+	spec            spec
+	ingress, egress []rules
+}
+
+func (p parsed) rules(ingress bool) []rules {
+	if ingress {
+		return p.ingress
+	}
+	return p.egress
+}
+
+// other is the peer of a fact with the labels of its pods.
+type other struct {
+	behavior.Peer
+	labels map[string]string
 }
 
 // Judge implements engine.Judge. A NetworkPolicy does not judge listening, nor
@@ -29,15 +46,24 @@ func (j *judge) Judge(s engine.Subject, f behavior.Fact) engine.Verdict {
 	}
 	var ballot engine.Ballot
 	ingress := f.Direction == behavior.Ingress
-	for _, p := range j.policies {
+	peer := other{Peer: f.Peer}
+	if labels, err := behavior.ParseLabels(f.Peer.Labels); err == nil {
+		peer.labels = labels
+	}
+	lookup := engine.StableLabels(s.Labels)
+	for _, i := range j.index.Candidates(lookup) {
+		p := &j.policies[i]
 		if !p.spec.isolates(ingress) || p.namespace != "" && p.namespace != s.Workload.Namespace {
 			continue
 		}
-		applies := p.spec.PodSelector.Ask(engine.StableLabels(s.Labels), "the workload's pods")
+		applies := p.spec.PodSelector.Ask(lookup, "the workload's pods")
+		if applies.Truth == engine.No {
+			continue
+		}
 		ballot.Govern(p.object, applies)
 		ballot.Isolate(p.object, applies)
-		for _, r := range p.spec.rules(ingress) {
-			ballot.Allow(p.object, applies.And(r.admits(s.Workload.Namespace, f.Peer)).And(r.passes(f)))
+		for _, r := range p.rules(ingress) {
+			ballot.Allow(p.object, applies.And(r.admits(s.Workload.Namespace, peer)).And(r.passes(f)))
 		}
 		if f.Peer.Kind == behavior.PeerOwnNode {
 			// Traffic to and from the node where a pod is running is always
@@ -53,7 +79,7 @@ func (j *judge) Judge(s engine.Subject, f behavior.Fact) engine.Verdict {
 
 // admits tells whether the rule's peers include the fact's. Namespace is the
 // policy's.
-func (r rules) admits(namespace string, p behavior.Peer) engine.Answer {
+func (r rules) admits(namespace string, p other) engine.Answer {
 	if len(r.peers) == 0 {
 		return engine.Certain(true)
 	}
@@ -64,7 +90,7 @@ func (r rules) admits(namespace string, p behavior.Peer) engine.Answer {
 	return any
 }
 
-func (q peer) includes(namespace string, p behavior.Peer) engine.Answer {
+func (q peer) includes(namespace string, p other) engine.Answer {
 	switch {
 	case p.Kind == "":
 		return engine.Unsure("who the peer is")
@@ -74,10 +100,6 @@ func (q peer) includes(namespace string, p behavior.Peer) engine.Answer {
 		return q.IPBlock.contains(p.Address)
 	case p.Kind != behavior.PeerWorkload:
 		return engine.Certain(false) // nodes and addresses outside are no pods
-	}
-	labels, err := behavior.ParseLabels(p.Labels)
-	if err != nil {
-		labels = nil
 	}
 	a := engine.Certain(p.Namespace == namespace)
 	if q.NamespaceSelector != nil {
@@ -89,7 +111,7 @@ func (q peer) includes(namespace string, p behavior.Peer) engine.Answer {
 		}, "namespace "+p.Namespace)
 	}
 	if q.PodSelector != nil {
-		a = a.And(q.PodSelector.Ask(engine.StableLabels(labels), "the peer's pods"))
+		a = a.And(q.PodSelector.Ask(engine.StableLabels(p.labels), "the peer's pods"))
 	}
 	return a
 }

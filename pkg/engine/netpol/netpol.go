@@ -154,7 +154,8 @@ func (*Engine) Parse(objects []engine.Object) (engine.Judge, error) {
 		if err != nil {
 			return nil, &engine.InvalidError{Object: name, Reason: behavior.Escape(err.Error())}
 		}
-		j.policies = append(j.policies, parsed{name, o.Namespace, s})
+		j.index.Add(len(j.policies), s.PodSelector)
+		j.policies = append(j.policies, parsed{name, o.Namespace, s, s.rules(true), s.rules(false)})
 	}
 	return j, nil
 }
