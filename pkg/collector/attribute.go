@@ -4,6 +4,7 @@ package collector
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,21 +21,25 @@ const (
 
 // namespace is one mount namespace that records came from or processes are in.
 type namespace struct {
-	number    uint32
-	place     place
-	sure      bool // the place is the whole truth, not one name of it
-	pids      []int
-	since     time.Time
-	ended     bool
-	late      bool       // its records were ignored at first
-	foreign   bool       // no container of a pod of this node
-	container *container // nil while unknown
-	pending   []Record
-	syscalls  []SyscallSet // not yet stated
-	asked     map[behavior.Fact]bool
-	asking    int     // lookups in the queue
-	linkers   linkers // not yet claimed
-	lost      map[string]loss
+	number uint32
+	// generation is the record's; 0 while no record has told it.
+	generation uint32
+	place      place
+	sure       bool // the place is the whole truth, not one name of it
+	pids       []int
+	since      time.Time
+	ended      bool
+	late       bool       // its records were ignored at first
+	seen       bool       // it did something; else the kernel side does not know it
+	foreign    bool       // no container of a pod of this node
+	stranger   *stranger  // as which its records were given up, if it may have been one
+	container  *container // nil while unknown
+	pending    []Record
+	syscalls   []SyscallSet // not yet stated
+	asked      map[behavior.Fact]bool
+	asking     int     // lookups in the queue
+	linkers    linkers // not yet claimed
+	lost       map[string]loss
 }
 
 // loss is how much was lost, and when.
@@ -65,23 +70,43 @@ func (c *Collector) record(r Record) {
 	defer c.mu.Unlock()
 	n := c.spaces[r.MountNS]
 	if n != nil && c.isOther(n, r) {
-		c.end(n)
+		c.succeed(n, r.Generation)
 		n = nil
-		if err := c.probe.Forget(r.MountNS); err != nil {
-			c.lost["facts of a mount namespace that was not forgotten"]++
-		}
 	}
 	if n == nil {
-		n = c.meet(r.MountNS, r.Time)
+		n = c.meet(r.MountNS)
 		n.place, n.sure = c.locate(r)
 	}
-	if n.container == nil && !n.foreign {
+	n.seen = true
+	if n.generation == 0 {
+		n.generation = r.Generation
+	}
+	if n.container == nil && (!n.foreign || n.place.container != "") {
 		c.resolve(n)
 	}
 	if !n.foreign && !r.Truncated {
 		c.ask(n, append([]int{r.PID}, n.pids...), r.Fact, r.Time)
 	}
 	c.deliver(n, r)
+}
+
+// succeed ends a namespace whose number another one has got, after a last look at
+// what it called.
+func (c *Collector) succeed(n *namespace, by uint32) {
+	calls, err := c.probe.Syscalls()
+	if err != nil {
+		c.lost["last system calls of a mount namespace"]++
+	}
+	n.syscalls = slices.DeleteFunc(calls[n.number], func(s SyscallSet) bool {
+		return s.Generation == by || n.generation != 0 && s.Generation != n.generation
+	})
+	if n.container != nil {
+		c.keepSyscalls(n, c.now())
+	}
+	c.end(n)
+	if err := c.probe.Forget(n.number); err != nil {
+		c.lost["facts of a mount namespace that was not forgotten"]++
+	}
 }
 
 // deliver gives a record to the namespace's container, or keeps it until that is
@@ -92,6 +117,9 @@ func (c *Collector) deliver(n *namespace, r Record) {
 		return
 	}
 	if n.foreign {
+		if n.stranger != nil {
+			n.stranger.miss(r)
+		}
 		return
 	}
 	switch limits := c.options.Limits; {
@@ -111,6 +139,9 @@ func (c *Collector) deliver(n *namespace, r Record) {
 // one: the kernel gives numbers out again at once. It is asked where a container
 // begins: at its first record, at what the runtime does, at an entrypoint.
 func (c *Collector) isOther(n *namespace, r Record) bool {
+	if n.generation != 0 && r.Generation != 0 {
+		return n.generation != r.Generation
+	}
 	begins := len(r.CgroupNames) > 0 || r.Fact.Runtime || r.Fact.Kind == behavior.Process && r.Fact.Parent == ""
 	if !begins {
 		return false
@@ -119,7 +150,7 @@ func (c *Collector) isOther(n *namespace, r Record) bool {
 	if p.container == "" || p.container == n.place.container || c.holds(n) {
 		return false
 	}
-	if n.unplaced(r.Time) {
+	if n.unplaced(c.steady()) {
 		// The runtime made the namespaces before it moved the process.
 		n.place, n.sure = p, sure
 		return false
@@ -164,15 +195,17 @@ func (c *Collector) locate(r Record) (p place, sure bool) {
 		return p, true
 	}
 	if ns, err := c.proc.mountNSOf(r.PID); err == nil && ns == r.MountNS {
-		if p, err := c.proc.placeOf(r.PID); err == nil {
+		p, err := c.proc.placeOf(r.PID)
+		// Else the number was given to another process meanwhile.
+		if ns, again := c.proc.mountNSOf(r.PID); err == nil && again == nil && ns == r.MountNS {
 			return p, true
 		}
 	}
 	return p, false
 }
 
-func (c *Collector) meet(number uint32, at time.Time) *namespace {
-	n := &namespace{number: number, since: at}
+func (c *Collector) meet(number uint32) *namespace {
+	n := &namespace{number: number, since: c.steady()}
 	c.spaces[number] = n
 	return n
 }
@@ -191,7 +224,8 @@ func (c *Collector) resolve(n *namespace) bool {
 		from = n.since
 	}
 	k, isNew := c.store.container(info, from)
-	n.container = k
+	n.container, n.foreign, n.stranger = k, false, nil
+	c.acquaint(k)
 	if !n.ended {
 		k.to = time.Time{}
 	}
@@ -233,7 +267,7 @@ func (c *Collector) keep(n *namespace, r Record) {
 		r.Fact.Path = withoutPID(r.Fact.Path)
 	}
 	c.store.add(k, sighting{fact: r.Fact, id: r.ID, at: r.Time})
-	if r.Fact.Kind == behavior.Process && r.Fact.Parent == "" && k.info.started.After(c.attached) {
+	if r.Fact.Kind == behavior.Process && r.Fact.Parent == "" && k.info.started.After(c.attached) && !n.late {
 		k.start = true
 	}
 }

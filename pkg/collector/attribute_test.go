@@ -152,6 +152,7 @@ func TestAReusedMountNamespaceNumberIsAnotherContainer(t *testing.T) {
 func TestANumberThatWasIgnoredIsWatchedAgainForAnotherContainer(t *testing.T) {
 	b := newBench(t, DefaultLimits())
 	b.procs.process("100", 77, "/system.slice/cron.service")
+	b.sees(77, 100, reads("/etc/crontab"))
 	b.pass(time.Second)
 	b.pass(time.Minute)
 	if !b.kern.ignored[77] {

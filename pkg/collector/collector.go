@@ -30,6 +30,8 @@ type Options struct {
 	Proc     string
 	Limits   Limits
 	Now      func() time.Time
+	// Steady is Now without the steps that are made when somebody sets the clock.
+	Steady func() time.Time
 	// API lists the pods of the node.
 	API dynamic.Interface
 }
@@ -41,6 +43,7 @@ type Collector struct {
 	proc     proc
 	pods     *pods
 	now      func() time.Time
+	steady   func() time.Time
 	attached time.Time
 	home     map[uint32]bool // mount namespaces of the host and of the collector
 
@@ -51,6 +54,9 @@ type Collector struct {
 	spaces       map[uint32]*namespace
 	limbo        []*namespace
 	ignored      map[uint32]place
+	strangers    map[string]*stranger // by container ID
+	orphans      map[orphan]time.Time
+	ahead        time.Duration // of the clock, before the steady one
 	snapshots    []*container
 	pending      int
 	unattributed uint64
@@ -66,13 +72,19 @@ func New(probe Probe, o Options) (*Collector, error) {
 	if o.Limits == (Limits{}) {
 		o.Limits = DefaultLimits()
 	}
+	if o.Steady == nil {
+		if o.Steady = o.Now; o.Now == nil {
+			began := time.Now()
+			o.Steady = func() time.Time { return began.Add(time.Since(began)) }
+		}
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	c := &Collector{
-		options: o, probe: probe, proc: proc{o.Proc}, pods: newPods(), now: o.Now, attached: o.Now(),
+		options: o, probe: probe, proc: proc{o.Proc}, pods: newPods(), now: o.Now, steady: o.Steady, attached: o.Now(),
 		lookups: make(chan lookup, 4096), home: map[uint32]bool{},
-		store: newStore(o.Limits), spaces: map[uint32]*namespace{}, ignored: map[uint32]place{},
+		store: newStore(o.Limits), spaces: map[uint32]*namespace{}, ignored: map[uint32]place{}, strangers: map[string]*stranger{}, orphans: map[orphan]time.Time{},
 		lost: map[string]uint64{}, problems: map[string]string{},
 	}
 	for _, pid := range []string{"1", "self"} {
@@ -170,13 +182,67 @@ func (c *Collector) refresh() error {
 		if n == nil {
 			continue
 		}
-		n.syscalls = sets
+		n.seen, n.syscalls = true, n.of(sets)
 		if n.container != nil {
 			c.keepSyscalls(n, now)
 		}
 	}
 	c.relink()
-	return errors.Join(err, callsErr)
+	return errors.Join(err, callsErr, c.adopt(calls))
+}
+
+// of picks the namespace's own sets out of those of all that had its number: the
+// latest, while no record has told which it is.
+func (n *namespace) of(sets []SyscallSet) []SyscallSet {
+	own := n.generation
+	for _, s := range sets {
+		if n.generation == 0 {
+			own = max(own, s.Generation)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(sets), func(s SyscallSet) bool { return s.Generation != own })
+}
+
+// orphan is a mount namespace that only made system calls, and that no scan has
+// found yet.
+type orphan struct{ number, generation uint32 }
+
+// adopt counts the system calls of mount namespaces that were gone before anybody
+// looked at them: whose they were, nobody can tell.
+func (c *Collector) adopt(calls map[uint32][]SyscallSet) error {
+	now := c.steady()
+	met := map[orphan]time.Time{}
+	gone := map[uint32]bool{}
+	for number, sets := range calls {
+		n := c.spaces[number]
+		if _, ignored := c.ignored[number]; ignored || c.home[number] || n != nil && n.generation == 0 {
+			continue
+		}
+		for _, s := range sets {
+			if n != nil && n.generation == s.Generation {
+				continue
+			}
+			key := orphan{number, s.Generation}
+			since, known := c.orphans[key]
+			if !known {
+				since = now
+			}
+			met[key] = since
+			if now.Sub(since) < 3*scanEvery {
+				continue
+			}
+			gone[number] = true
+			if !s.Runtime {
+				c.lost["system calls of a mount namespace that was gone at once"] += uint64(len(s.Names))
+			}
+		}
+	}
+	c.orphans = met
+	var errs []error
+	for number := range gone {
+		errs = append(errs, c.probe.Forget(number))
+	}
+	return errors.Join(errs...)
 }
 
 // keepSyscalls states the system calls of a namespace that has a container.
@@ -213,6 +279,9 @@ func (c *Collector) Status() wire.Status {
 		}
 	}
 	s.Pods = len(pods)
+	if n := c.pods.forgotten(); n > 0 {
+		s.Lost["more pods than are remembered"] = n
+	}
 	for _, from := range append(slices.Collect(maps.Values(lost.Namespace)), lost.Node, c.lost) {
 		for reason, n := range from {
 			if n > 0 {

@@ -29,6 +29,7 @@ type fakeProbe struct {
 	ignored  map[uint32]bool
 	forgot   map[uint32]int
 	lastSeen time.Time
+	err      error // of Syscalls
 }
 
 func newFakeProbe() *fakeProbe {
@@ -52,7 +53,7 @@ func (p *fakeProbe) Counts(f func(id, count uint64, first, last time.Time)) erro
 func (p *fakeProbe) Syscalls() (map[uint32][]SyscallSet, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return maps.Clone(p.calls), nil
+	return maps.Clone(p.calls), p.err
 }
 
 func (p *fakeProbe) Lost() (probe.Losses, error) { return probe.Losses{Node: maps.Clone(p.lost)}, nil }

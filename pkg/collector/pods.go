@@ -43,13 +43,15 @@ type pods struct {
 	mu         sync.RWMutex
 	containers map[string]containerInfo // by ID
 	complete   map[string]bool          // by pod UID: whether every container has an ID
+	over       map[string]bool          // by pod UID: it is done, or on its way out
+	unknown    uint64                   // times that a pod was not remembered, as there were too many
 	synced     bool
 	problem    string
 	changed    chan struct{} // holds one token when there is news
 }
 
 func newPods() *pods {
-	return &pods{containers: map[string]containerInfo{}, complete: map[string]bool{}, changed: make(chan struct{}, 1)}
+	return &pods{containers: map[string]containerInfo{}, complete: map[string]bool{}, over: map[string]bool{}, changed: make(chan struct{}, 1)}
 }
 
 // container finds a container by its ID.
@@ -67,6 +69,29 @@ func (p *pods) pod(uid string) (known, complete bool) {
 	defer p.mu.RUnlock()
 	complete, known = p.complete[uid]
 	return known, complete
+}
+
+// isOver tells whether a pod has ended, or has been told to.
+func (p *pods) isOver(uid string) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.over[uid]
+}
+
+// end remembers that a pod was deleted.
+func (p *pods) end(uid string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, known := p.complete[uid]; known {
+		p.over[uid] = true
+	}
+}
+
+// forgotten counts how often there was no room for a pod.
+func (p *pods) forgotten() uint64 {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.unknown
 }
 
 // state tells whether the list has been read once, and what is wrong now.
@@ -94,7 +119,11 @@ func (p *pods) set(pod *corev1.Pod) {
 		// A static pod's control group carries the hash of its file instead.
 		if hash := pod.Annotations["kubernetes.io/config.hash"]; hash != "" {
 			p.complete[hash] = named >= want
+			p.over[hash] = ending(pod)
 		}
+		p.over[uid] = p.over[uid] || ending(pod)
+	} else {
+		p.unknown++
 	}
 	p.problem = ""
 	p.mu.Unlock()
@@ -102,6 +131,10 @@ func (p *pods) set(pod *corev1.Pod) {
 	case p.changed <- struct{}{}:
 	default:
 	}
+}
+
+func ending(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
 // specified gives what a pod's specification says of its containers, by name.
@@ -198,7 +231,7 @@ func (p *pods) watch(ctx context.Context, client dynamic.Interface, node string)
 		},
 	}
 	informer := cache.NewSharedIndexInformer(source, &unstructured.Unstructured{}, 0, nil)
-	handle := func(object any) {
+	handle := func(object any, deleted bool) {
 		if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 			object = gone.Obj
 		}
@@ -212,9 +245,14 @@ func (p *pods) watch(ctx context.Context, client dynamic.Interface, node string)
 			return
 		}
 		p.set(&pod)
+		if deleted {
+			p.end(string(pod.UID))
+		}
 	}
 	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: handle, UpdateFunc: func(_, object any) { handle(object) }, DeleteFunc: handle,
+		AddFunc:    func(object any) { handle(object, false) },
+		UpdateFunc: func(_, object any) { handle(object, false) },
+		DeleteFunc: func(object any) { handle(object, true) },
 	})
 	if err != nil {
 		p.listed(err)

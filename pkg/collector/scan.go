@@ -17,24 +17,47 @@ func (c *Collector) scan() error {
 		return err
 	}
 	now := c.now()
-	for _, number := range c.stale(found, now) {
+	c.watchClock(now)
+	gone, err := c.stale(found, c.steady())
+	if err != nil {
+		return err
+	}
+	for _, number := range gone {
 		if err := c.probe.Forget(number); err != nil {
 			return err
 		}
 	}
-	if err := c.settle(now); err != nil {
+	if err := c.settle(c.steady()); err != nil {
 		return err
 	}
 	c.readMounts(now)
 	return c.takeSnapshots(now)
 }
 
+// maxStep is how far the clock may go another way than time does before what was
+// written down by it is in doubt; setting it little by little stays below.
+const maxStep = 2 * time.Second
+
+// watchClock notices that somebody set the node's clock. Then moments before and
+// after do not compare, and an address may be taken for that of the wrong pod.
+func (c *Collector) watchClock(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ahead := now.Round(0).Sub(c.steady().Round(0))
+	if (ahead - c.ahead).Abs() > maxStep {
+		c.lost["the node's clock was set"]++
+		c.ahead = ahead
+	}
+}
+
 // stale updates what is known by what a scan found, and lists the numbers that
 // the kernel side must forget.
-func (c *Collector) stale(found map[uint32]*mountNS, now time.Time) []uint32 {
+func (c *Collector) stale(found map[uint32]*mountNS, now time.Time) ([]uint32, error) {
 	if c.anyGone(found, now) {
-		// Their last counts, before they are forgotten.
-		c.problem("refresh counts", c.refresh())
+		// Their last counts, before they are forgotten: or else at the next scan.
+		if err := c.refresh(); err != nil {
+			return nil, err
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -47,7 +70,7 @@ func (c *Collector) stale(found map[uint32]*mountNS, now time.Time) []uint32 {
 		delete(c.ignored, number)
 		forget = append(forget, number)
 		if m != nil {
-			c.meet(number, now).late = true
+			c.meet(number).late = true
 		}
 	}
 	for number, n := range c.spaces {
@@ -62,14 +85,14 @@ func (c *Collector) stale(found map[uint32]*mountNS, now time.Time) []uint32 {
 		}
 		n := c.spaces[number]
 		if n == nil {
-			n = c.meet(number, now)
+			n = c.meet(number)
 		}
 		n.pids = m.pids
 		if n.container == nil && (!n.sure || n.unplaced(now)) {
 			n.place, n.sure = m.place, true
 		}
 	}
-	return forget
+	return forget, nil
 }
 
 func (c *Collector) anyGone(found map[uint32]*mountNS, now time.Time) bool {
@@ -106,6 +129,9 @@ func (c *Collector) end(n *namespace) {
 	n.ended, n.pids = true, nil
 	if n.container == nil {
 		if n.foreign {
+			if n.stranger != nil {
+				n.stranger.ended = c.steady()
+			}
 			return
 		}
 		if n.waiting() > 0 || len(n.syscalls) > 0 {
@@ -135,7 +161,7 @@ const (
 // judge decides about a namespace that resolve knows no container for.
 func (c *Collector) judge(n *namespace, now time.Time) verdict {
 	age := now.Sub(n.since)
-	synced, _ := c.pods.state()
+	synced, problem := c.pods.state()
 	known, complete := c.pods.pod(n.place.pod)
 	switch {
 	case n.place == place{} && n.sure:
@@ -143,8 +169,8 @@ func (c *Collector) judge(n *namespace, now time.Time) verdict {
 			return wait
 		}
 		return foreign
-	case !synced:
-		return wait
+	case !synced || problem != "":
+		return wait // what it would have named meanwhile, nobody knows
 	case known && !complete:
 		return ours
 	case n.place.pod != "" || n.sure:
@@ -168,39 +194,44 @@ func (c *Collector) settle(now time.Time) error {
 		n := c.spaces[number]
 		if n.container != nil {
 			if info, ok := c.pods.container(n.container.info.id); ok {
-				n.container.update(info, c.attached, now)
+				n.container.update(info, c.attached, c.now())
 			}
 			continue
 		}
-		if n.foreign || c.resolve(n) || c.judge(n, now) != foreign {
+		if n.foreign && n.place.container == "" && !n.seen || c.resolve(n) || !n.foreign && c.judge(n, now) != foreign {
 			continue
 		}
-		c.drop(n)
-		n.foreign, n.syscalls = true, nil
-		if n.place.container != "" {
-			// Not ignored in the kernel: a sandbox does nothing, and a container
-			// that came to have its number would start unseen.
+		if !n.foreign {
+			c.estrange(n, now)
+			n.foreign, n.syscalls = true, nil
+		}
+		// Not ignored in the kernel: a sandbox does nothing, and a container that
+		// came to have its number would start unseen. And what the kernel side has
+		// not seen yet, it could only ignore by a number that others get later.
+		if n.place.container != "" || !n.seen {
 			continue
 		}
-		delete(c.spaces, number)
-		c.ignored[number] = n.place
 		if err := c.probe.Ignore(number); err != nil {
 			return err
 		}
+		delete(c.spaces, number)
+		c.ignored[number] = n.place
 	}
+	c.acquaintAll()
 	c.limbo = slices.DeleteFunc(c.limbo, func(n *namespace) bool {
 		if c.resolve(n) {
-			n.container.to = cmp.Or(n.container.to, now)
+			n.container.to = cmp.Or(n.container.to, c.now())
 			return true
 		}
 		switch c.judge(n, now) {
 		case unknowable:
 			c.unattributed += n.waiting()
+			c.drop(n)
 		case foreign:
+			c.estrange(n, now)
 		default:
 			return false
 		}
-		c.drop(n)
 		n.foreign = true
 		return true
 	})
@@ -220,7 +251,7 @@ func (n *namespace) waiting() uint64 {
 // waiting counts pending records that may be those of a pod of this node.
 func (c *Collector) waiting() uint64 {
 	var total uint64
-	now := c.now()
+	now := c.steady()
 	count := func(n *namespace) {
 		if n.container == nil && c.judge(n, now) == ours {
 			total += n.waiting()
@@ -232,5 +263,5 @@ func (c *Collector) waiting() uint64 {
 	for _, n := range c.limbo {
 		count(n)
 	}
-	return total
+	return total + c.strange(now)
 }
