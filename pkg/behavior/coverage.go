@@ -175,6 +175,26 @@ func (c Coverage) Shortfalls() []string {
 	return append(s, c.Gaps...)
 }
 
+// Milestones are the parts of the container's life that were observed in some pod,
+// in their order: start, ready, steady, restart, end. They only become more.
+func (c Coverage) Milestones() []string {
+	var all PodCoverage
+	for _, p := range c.Pods {
+		all.Start, all.Ready, all.Steady = all.Start || p.Start, all.Ready || p.Ready, all.Steady || p.Steady
+		all.Terminated, all.Restarts = all.Terminated || p.Terminated, max(all.Restarts, p.Restarts)
+	}
+	var list []string
+	for _, m := range []struct {
+		seen bool
+		name string
+	}{{all.Start, "start"}, {all.Ready, "ready"}, {all.Steady, "steady"}, {all.Restarts > 0, "restart"}, {all.Terminated, "end"}} {
+		if m.seen {
+			list = append(list, m.name)
+		}
+	}
+	return list
+}
+
 // Starts is the number of observed pods whose start was seen.
 func (c Coverage) Starts() int {
 	n := 0

@@ -101,11 +101,11 @@ func (p Profile) Observed() []Observed {
 }
 
 // Count is the number of distinct facts of one kind that the container itself
-// made, not its runtime.
+// made, not its runtime or who entered it.
 func (p Profile) Count(k Kind) int {
 	n := 0
 	for f := range p.Facts {
-		if f.Kind == k && !f.Runtime {
+		if f.Kind == k && f.Own() {
 			n++
 		}
 	}

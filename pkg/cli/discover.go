@@ -24,6 +24,7 @@ type discoverOptions struct {
 	output     outputFlag
 	relearn    bool
 	overwrite  bool
+	entered    bool
 	printOnly  bool
 }
 
@@ -58,6 +59,7 @@ learned before. What learned nothing new makes no commit.
 	o.output.add(c, "wide", "json", "yaml")
 	flags.BoolVar(&o.relearn, "relearn", false, "let workloads in stage deny learn too: what they newly did is allowed at once")
 	flags.BoolVar(&o.overwrite, "overwrite", false, "replace generated files that people have edited")
+	flags.BoolVar(&o.entered, "include-exec", false, "learn also from processes that entered a container from outside, such as by kubectl exec")
 	flags.BoolVar(&o.printOnly, "print-only", false, "print the collector's objects and do nothing")
 	return c
 }
@@ -87,7 +89,7 @@ func (o *discoverOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	opts := rollout.DiscoverOptions{Relearn: o.relearn, Overwrite: o.overwrite}
+	opts := rollout.DiscoverOptions{Relearn: o.relearn, Overwrite: o.overwrite, Entered: o.entered}
 	decide := func(t overlay.Tree) (rollout.Plan, error) {
 		return rollout.Discover(s.input(t, profiles, f), opts)
 	}
@@ -151,6 +153,7 @@ type outcomeWorkload struct {
 	Rules     map[string]int               `json:"rules,omitempty"`
 	Coverage  map[string]behavior.Coverage `json:"coverage,omitempty"`
 	Shortfall map[string][]string          `json:"shortfalls,omitempty"`
+	Entered   int                          `json:"leftOut,omitempty"` // facts of processes that entered a container from outside
 }
 
 func report(namespace string, plan rollout.Plan) outcome {
@@ -165,7 +168,7 @@ func report(namespace string, plan rollout.Plan) outcome {
 				short[name] = s
 			}
 		}
-		r.Workloads = append(r.Workloads, outcomeWorkload{w.Workload.String(), w.Stage, w.Change, w.Facts, w.Rules, w.Coverage, short})
+		r.Workloads = append(r.Workloads, outcomeWorkload{w.Workload.String(), w.Stage, w.Change, w.Facts, w.Rules, w.Coverage, short, w.Entered})
 	}
 	return r
 }
@@ -183,6 +186,12 @@ func (a *app) show(plan rollout.Plan, wide bool) error {
 			for _, s := range w.Coverage[container].Shortfalls() {
 				fmt.Fprintf(a.Out, "coverage: %s/%s: %s\n", w.Workload, printable(container), printable(s))
 			}
+		}
+	}
+	for _, w := range plan.Summary {
+		if w.Entered > 0 {
+			fmt.Fprintf(a.Out, "left out: %s: %s of processes that entered its containers from outside, such as by kubectl exec (--include-exec learns them)\n",
+				w.Workload, number(w.Entered, "fact"))
 		}
 	}
 	for _, r := range plan.Reasons {

@@ -84,7 +84,9 @@ func (a *app) setup(observer *observeFlags, decision *decisionFlags, output *out
 func (s *setup) input(t overlay.Tree, fresh behavior.Profiles, f *folder) rollout.Input {
 	return rollout.Input{
 		Namespace: s.namespace, Tree: t, Fresh: fresh, Engines: s.engines, Now: s.app.now(), By: who(f.repository),
-		Learn: func(profiles []behavior.Profile) (policy.Set, error) { return learn.Rules(profiles, learn.Options{}) },
+		// What somebody let into the evidence is learned from: rollout leaves out what
+		// entered a container from outside before that, unless it is asked not to.
+		Learn: func(profiles []behavior.Profile) (policy.Set, error) { return learn.Rules(profiles, learn.Options{Entered: true}) },
 	}
 }
 

@@ -22,6 +22,10 @@ type DiscoverOptions struct {
 	Relearn bool
 	// Overwrite lets generated files replace what people made of them.
 	Overwrite bool
+	// Entered takes the facts of processes that entered a container from outside,
+	// such as by kubectl exec, into the evidence. Without it they are left out, and
+	// counted in the summary; what is in the evidence already stays.
+	Entered bool
 }
 
 // Discover plans the tree in which every observed workload has policies from
@@ -45,7 +49,11 @@ func Discover(in Input, opts DiscoverOptions) (Plan, error) {
 	if len(fresh) == 0 && len(rec.Workloads) == 0 {
 		return plan, fmt.Errorf("discover %s: %w", in.Namespace, ErrNothingObserved)
 	}
-	d := discovery{in: in, opts: opts, candidate: newCandidate(in, rec, opts.Overwrite),
+	var entered map[behavior.Subject]int
+	if !opts.Entered {
+		fresh, entered = withoutEntered(fresh)
+	}
+	d := discovery{in: in, opts: opts, entered: entered, candidate: newCandidate(in, rec, opts.Overwrite),
 		engines: !slices.Equal(rec.Engines, names(in.Engines))}
 	d.candidate.rec.Engines = names(in.Engines)
 	for _, w := range d.workloads(fresh) {
@@ -88,6 +96,8 @@ type discovery struct {
 	engines   bool // the set of engines is another one than before
 	learned   []learned
 	reasons   []string
+	entered   map[behavior.Subject]int // facts that were left out
+	covered   []string                 // what was observed for the first time, in words
 }
 
 // learned is what is known of one workload after learning.
@@ -98,6 +108,7 @@ type learned struct {
 	set      policy.Set
 	change   Change
 	added    []policy.Rule
+	more     bool // of its life was observed than ever before
 }
 
 // workloads lists the observed workloads and those that the tree knows.
@@ -145,6 +156,11 @@ func (d *discovery) workload(w behavior.Workload, fresh behavior.Profiles) error
 		d.hold(&l, old, before)
 	default:
 		if err := d.render(l); err != nil {
+			return err
+		}
+	}
+	if l.change == Unchanged || l.change == Held {
+		if err := d.cover(&l, old); err != nil {
 			return err
 		}
 	}
@@ -263,6 +279,8 @@ func (d *discovery) plan() (Plan, error) {
 		if _, err := judges(c.tree, d.in.Engines); err != nil {
 			return plan, err
 		}
+	}
+	if touched || len(d.covered) > 0 {
 		plan.Files = changed(d.in.Tree, c.tree)
 	}
 	if plan.Empty() && len(d.reasons) == 0 {
@@ -271,9 +289,10 @@ func (d *discovery) plan() (Plan, error) {
 	if err := d.summarize(&plan); err != nil {
 		return plan, err
 	}
+	d.noteEntered()
 	plan.Notes = tidy(c.notes)
 	if !plan.Empty() {
-		plan.Message = discoverMessage(plan, c.rec)
+		plan.Message = discoverMessage(plan, d.covered, c.rec)
 	}
 	return plan, nil
 }
@@ -293,7 +312,7 @@ func (d *discovery) summarize(plan *Plan) error {
 		}
 	}
 	for _, l := range d.learned {
-		s := Summary{Workload: l.workload, Stage: policy.Audit, Change: l.change, Containers: l.set.Containers, New: l.added,
+		s := Summary{Workload: l.workload, Stage: policy.Audit, Change: l.change, Containers: l.set.Containers, New: l.added, More: l.more,
 			Coverage: map[string]behavior.Coverage{}, Facts: map[behavior.Kind]int{}, Rules: map[string]int{}}
 		if st := d.candidate.rec.find(l.workload.Slug()); st != nil {
 			s.Stage = st.Stage
@@ -302,6 +321,7 @@ func (d *discovery) summarize(plan *Plan) error {
 			for _, k := range behavior.Kinds() {
 				s.Facts[k] += p.Count(k)
 			}
+			s.Entered += d.entered[subject]
 			if f, ok := l.fresh[subject]; ok {
 				s.Coverage[subject.Container] = f.Coverage
 			}

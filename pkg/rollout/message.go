@@ -41,11 +41,19 @@ func oneLine(s string) string {
 	}, s)
 }
 
-func discoverMessage(p Plan, rec record) string {
+func discoverMessage(p Plan, covered []string, rec record) string {
 	var slugs, body []string
 	stage := policy.Audit
+	learned := slices.ContainsFunc(p.Summary, func(s Summary) bool { return s.Change == Added || s.Change == Updated })
 	for _, s := range p.Summary {
-		if s.Change != Added && s.Change != Updated {
+		if learned && s.Change != Added && s.Change != Updated || !learned && !s.More {
+			continue
+		}
+		if !learned {
+			slugs = append(slugs, s.Workload.String())
+			if s.Stage == policy.Deny {
+				stage = policy.Deny
+			}
 			continue
 		}
 		slugs = append(slugs, s.Workload.String())
@@ -60,7 +68,12 @@ func discoverMessage(p Plan, rec record) string {
 		}
 		body = append(body, fmt.Sprintf("%s: %s at %s, %s; facts: %s", s.Workload, s.Change, s.Stage, count(len(s.New), "new rule"), strings.Join(facts, ", ")))
 	}
-	return message("Learn policies of "+p.Namespace+": "+several(slugs), append(body, p.Reasons...), stage, p.Namespace, rec.digest())
+	subject := "Learn policies of "
+	if !learned {
+		subject = "Record coverage of "
+	}
+	body = append(append(body, covered...), p.Reasons...)
+	return message(subject+p.Namespace+": "+several(slugs), body, stage, p.Namespace, rec.digest())
 }
 
 // several names one workload, or says how many there are.

@@ -79,6 +79,12 @@ type Summary struct {
 	Facts      map[behavior.Kind]int // distinct facts of all containers
 	Rules      map[string]int        // by engine: rules that it would enforce in stage deny
 	New        []policy.Rule         // rules that the tree did not hold before
+	// More of its life was observed than ever before, and that is recorded though
+	// no rule changed.
+	More bool
+	// Entered counts the fresh facts of processes that entered a container from
+	// outside and that were left out.
+	Entered int
 }
 
 // Change is what a plan does to a workload.
@@ -89,6 +95,7 @@ const (
 	Unchanged  Change = "unchanged"
 	Added      Change = "new"
 	Updated    Change = "updated"
+	Covered    Change = "seen more" // no rule changed, but more of its life was observed than ever before
 	Promoted   Change = "promoted"
 	RolledBack Change = "rolled back"
 	Held       Change = "held" // learned something, and is not changed because it is in deny

@@ -28,6 +28,10 @@ var noon = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 
 func learnRules(p []behavior.Profile) (policy.Set, error) { return learn.Rules(p, learn.Options{}) }
 
+func learnEntered(p []behavior.Profile) (policy.Set, error) {
+	return learn.Rules(p, learn.Options{Entered: true})
+}
+
 // subject is the one container of a deployment in the shop.
 func subject(name string) behavior.Subject {
 	return behavior.Subject{Workload: behavior.Workload{Namespace: "shop", Kind: "Deployment", Name: name}, Container: name}
