@@ -25,6 +25,7 @@ type discoverOptions struct {
 	relearn    bool
 	overwrite  bool
 	entered    bool
+	restart    restartFlags
 	printOnly  bool
 }
 
@@ -40,9 +41,17 @@ from what they did, at stage audit.
 time is up, when something fails and on Ctrl-C. Running it again adds to what was
 learned before. What learned nothing new makes no commit.
 
- Exit codes: 0 done or nothing new, 2 an error, 130 interrupted.`,
+ Policies that were learned only from what ran already may keep it from starting
+again. --restart restarts the Deployments, StatefulSets and DaemonSets of the
+namespace, as 'kubectl rollout restart' does, once the collector works. It asks
+first, and needs --yes where there is no terminal.
+
+ Exit codes: 0 done or nothing new, 1 the restart was declined, 2 an error, 130 interrupted.`,
 		Example: `  # Observe namespace shop for ten minutes, commit to a repository
   kubectl autopolicy discover -n shop --duration 10m --repo https://git.example.com/fleet.git
+
+  # Observe until nothing new was seen for ten minutes, starts of all pods included
+  kubectl autopolicy discover -n shop --until-stable=10m --restart
 
   # Show what would be committed, and commit nothing
   kubectl autopolicy discover -n shop --duration 1m --dry-run
@@ -56,6 +65,7 @@ learned before. What learned nothing new makes no commit.
 	o.observer.add(flags)
 	o.repository.add(flags)
 	o.decision.add(c)
+	o.restart.add(flags)
 	o.output.add(c, "wide", "json", "yaml")
 	flags.BoolVar(&o.relearn, "relearn", false, "let workloads in stage deny learn too: what they newly did is allowed at once")
 	flags.BoolVar(&o.overwrite, "overwrite", false, "replace generated files that people have edited")
@@ -67,6 +77,13 @@ learned before. What learned nothing new makes no commit.
 func (o *discoverOptions) run(ctx context.Context) error {
 	s, err := o.setup(&o.observer, &o.decision, &o.output)
 	if err != nil {
+		return err
+	}
+	s.entered = o.entered
+	if o.restart.restart {
+		s.restart = &o.restart
+	}
+	if err := o.restart.validate(o.app, o.decision.dryRun || o.printOnly); err != nil {
 		return err
 	}
 	if o.printOnly {

@@ -18,6 +18,11 @@ import (
 
 const (
 	defaultDuration = time.Minute
+	// What --until-stable means without a value, and how long it is waited at most
+	// where no --duration says so.
+	defaultStable = 10 * time.Minute
+	leastStable   = time.Hour
+	stableTimes   = 6
 	// removeTimeout is how long the removal of the collector may take. Deleting a
 	// namespace with a handful of pods takes seconds.
 	removeTimeout = 90 * time.Second
@@ -29,10 +34,15 @@ type observeFlags struct {
 	image    string
 	wait     time.Duration
 	grace    time.Duration
+	stable   time.Duration
+	flags    *pflag.FlagSet
 }
 
 func (f *observeFlags) add(flags *pflag.FlagSet) {
-	flags.DurationVar(&f.duration, "duration", defaultDuration, "how long to observe")
+	f.flags = flags
+	flags.DurationVar(&f.duration, "duration", defaultDuration, "how long to observe; with --until-stable at most (default then 6 times as long, at least 1h)")
+	flags.DurationVar(&f.stable, "until-stable", 0, "end when no workload did anything new for so long")
+	flags.Lookup("until-stable").NoOptDefVal = defaultStable.String()
 	flags.StringVar(&f.image, "collector-image", "", "image of the collector (default the release's own)")
 	flags.DurationVar(&f.wait, "collector-wait", 2*time.Minute, "how long the collector may take to start on a node")
 	flags.DurationVar(&f.grace, "collector-grace", 10*time.Minute, "how long after the end of the observation the collector removes itself, if nobody else does")
@@ -43,7 +53,14 @@ func (f *observeFlags) complete(c config) error {
 	if f.image == "" {
 		f.image = c.Collector.Image
 	}
+	if f.stable > 0 && !f.flags.Changed("duration") {
+		f.duration = max(leastStable, stableTimes*f.stable)
+	}
 	switch {
+	case f.stable < 0 || f.stable == 0 && f.flags.Changed("until-stable"):
+		return fmt.Errorf("--until-stable %s: want more than nothing, such as 10m", f.stable)
+	case f.stable > f.duration:
+		return fmt.Errorf("--until-stable %s: --duration %s is over before", f.stable, f.duration)
 	case f.duration <= 0:
 		return fmt.Errorf("--duration %s: want more than nothing, such as 10m", f.duration)
 	case f.wait <= 0:
@@ -61,10 +78,15 @@ func (s *setup) options() (cluster.Options, error) {
 		return cluster.Options{}, err
 	}
 	config.UserAgent = "kubectl-autopolicy/" + s.app.version
-	return cluster.Options{
+	o := cluster.Options{
 		Config: config, Namespace: s.namespace, Version: s.app.version, Image: s.observer.image, By: deployer(),
 		Deadline: s.observer.wait + s.observer.duration + s.observer.grace, NodeTimeout: s.observer.wait, Now: s.app.now,
-	}, nil
+		Restart: s.restart != nil,
+	}
+	if o.Restart {
+		o.Deadline += cluster.RolloutTimeout
+	}
+	return o, nil
 }
 
 // restConfig says how to reach the cluster. Where nothing names one, client-go
@@ -113,6 +135,12 @@ func (a *app) observe(ctx context.Context, s *setup) (profiles behavior.Profiles
 	if err := source.Check(ctx); err != nil {
 		return nil, advised(err)
 	}
+	watch := cluster.Watch{Most: s.observer.duration, Quiet: s.observer.stable, Entered: s.entered}
+	if s.restart != nil {
+		if watch.First, err = s.restart.plan(ctx, s, source); err != nil {
+			return nil, err
+		}
+	}
 	s.progress.say("deploying the collector for namespace %s", s.namespace)
 	err = source.Deploy(ctx)
 	var exists *cluster.ExistsError
@@ -131,10 +159,17 @@ func (a *app) observe(ctx context.Context, s *setup) (profiles behavior.Profiles
 	if err := source.WaitReady(ctx, func(nodes []cluster.NodeState) { s.progress.update("%s", readyLine(nodes)) }); err != nil {
 		return nil, err
 	}
-	s.progress.say("observing for %s", s.observer.duration)
-	err = source.Observe(ctx, s.observer.duration, func(p cluster.Progress) { s.progress.update("%s", progressLine(p)) })
+	if watch.Quiet > 0 {
+		s.progress.say("observing until nothing new was seen for %s, for %s at most", watch.Quiet, watch.Most)
+	} else {
+		s.progress.say("observing for %s", watch.Most)
+	}
+	ended, err := source.Observe(ctx, watch, func(p cluster.Progress) { s.progress.update("%s", progressLine(p, watch.Quiet)) })
 	if err != nil {
 		return nil, advised(err)
+	}
+	if watch.Quiet > 0 {
+		s.progress.say("%s", endLine(ended, watch))
 	}
 	s.progress.say("pulling what was observed")
 	result, err := source.Pull(ctx)
@@ -202,10 +237,21 @@ func readyLine(nodes []cluster.NodeState) string {
 	return text
 }
 
-// progressLine says how an observation is going.
-func progressLine(p cluster.Progress) string {
-	text := fmt.Sprintf("%s left, %s on %s, %s, %d new in the last 10 s",
-		p.Left.Round(time.Second), number(p.Pods, "pod"), number(p.Nodes, "node"), number(p.Facts, "fact"), p.NewFacts)
+// progressLine says how an observation is going; quiet is what it waits for, if it
+// does.
+func progressLine(p cluster.Progress, quiet time.Duration) string {
+	text := fmt.Sprintf("%s left, %s on %s, %s, ", p.Left.Round(time.Second), number(p.Pods, "pod"), number(p.Nodes, "node"), number(p.Facts, "fact"))
+	if quiet > 0 {
+		text += fmt.Sprintf("%d new a minute, nothing new for %s of %s", p.PerMinute, p.Silence.Truncate(time.Second), quiet)
+		if n := len(p.Unseen); n > 0 {
+			text += ", not observed yet: " + strings.Join(p.Unseen[:min(n, 3)], ", ")
+			if n > 3 {
+				text += fmt.Sprintf(" and %d more", n-3)
+			}
+		}
+	} else {
+		text += fmt.Sprintf("%d new in the last 10 s", p.NewFacts)
+	}
 	var silent []string
 	for _, f := range p.Failing {
 		silent = append(silent, f.Node)
@@ -214,6 +260,19 @@ func progressLine(p cluster.Progress) string {
 		text += ", no answer from " + strings.Join(silent, ", ")
 	}
 	return text + fmt.Sprintf(", %d lost", p.Lost)
+}
+
+// endLine says what ended an observation that was to last until nothing new came.
+func endLine(e cluster.Ended, w cluster.Watch) string {
+	took := e.Took.Round(time.Second)
+	if e.Quiet {
+		return fmt.Sprintf("observed for %s: nothing new for %s", took, w.Quiet)
+	}
+	text := fmt.Sprintf("observed for %s, which is the longest, without %s of nothing new", took, w.Quiet)
+	if e.Last.Workload.Name != "" {
+		text += fmt.Sprintf(": the last new fact came %s before the end, from %s/%s", e.Silence.Round(time.Second), e.Last.Workload, e.Last.Container)
+	}
+	return text
 }
 
 // printObjects prints what would be deployed, as YAML.

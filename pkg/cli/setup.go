@@ -45,6 +45,8 @@ type setup struct {
 	observer  observeFlags
 	progress  *progress
 	dryRun    bool
+	restart   *restartFlags // nil when nothing is to be restarted
+	entered   bool          // what entered containers from outside counts as new
 	app       *app
 }
 
@@ -86,7 +88,9 @@ func (s *setup) input(t overlay.Tree, fresh behavior.Profiles, f *folder) rollou
 		Namespace: s.namespace, Tree: t, Fresh: fresh, Engines: s.engines, Now: s.app.now(), By: who(f.repository),
 		// What somebody let into the evidence is learned from: rollout leaves out what
 		// entered a container from outside before that, unless it is asked not to.
-		Learn: func(profiles []behavior.Profile) (policy.Set, error) { return learn.Rules(profiles, learn.Options{Entered: true}) },
+		Learn: func(profiles []behavior.Profile) (policy.Set, error) {
+			return learn.Rules(profiles, learn.Options{Entered: true})
+		},
 	}
 }
 

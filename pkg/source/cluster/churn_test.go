@@ -38,7 +38,7 @@ func TestShortLivedContainersOfARealClusterAreSeenWhole(t *testing.T) {
 	}
 	const jobs = 8
 	started := false
-	err := s.Observe(ctx, 25*time.Second, func(p Progress) {
+	_, err := s.Observe(ctx, Watch{Most: 25 * time.Second}, func(p Progress) {
 		if started {
 			return
 		}

@@ -33,7 +33,10 @@ type Options struct {
 	// NodeTimeout is how long a node's collector may take to be ready; 2 minutes
 	// when zero.
 	NodeTimeout time.Duration
-	Now         func() time.Time
+	// Restart says that Restart will be called, so that Check asks for the right
+	// to do so.
+	Restart bool
+	Now     func() time.Time
 }
 
 // defaultNodeTimeout leaves time for an image to be pulled.

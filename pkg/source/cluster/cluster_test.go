@@ -78,7 +78,7 @@ func TestARealClusterIsObserved(t *testing.T) {
 		t.Fatal(err)
 	}
 	var last Progress
-	if err := s.Observe(ctx, 15*time.Second, func(p Progress) { last = p }); err != nil {
+	if _, err := s.Observe(ctx, Watch{Most: 15 * time.Second}, func(p Progress) { last = p }); err != nil {
 		t.Fatal(err)
 	}
 	if last.Pods < 5 || last.Facts == 0 || last.Nodes != 2 || len(last.Failing) > 0 {
@@ -130,7 +130,7 @@ func TestARealClusterSaysWhyItCannotBeObserved(t *testing.T) {
 		weak := rest.CopyConfig(config)
 		weak.Impersonate.UserName = "nobody"
 		var missing *PermissionError
-		if err := newReal(t, Options{Config: weak}).Check(ctx); !errors.As(err, &missing) || len(missing.Missing) != len(needed()) {
+		if err := newReal(t, Options{Config: weak}).Check(ctx); !errors.As(err, &missing) || len(missing.Missing) != len(needed("")) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -199,7 +199,7 @@ type limits struct {
 }
 
 func (n *node) pullOnce(ctx context.Context, namespace string) error {
-	most := n.most
+	most, epoch, since := n.most, n.epoch, n.since
 	ctx, cancel := context.WithTimeoutCause(ctx, most.time, fmt.Errorf("%w %s", errOverdue, most.time))
 	defer cancel()
 	stream, err := n.client.Pull(ctx, &wirepb.PullRequest{Epoch: n.epoch, Since: n.since, Namespaces: []string{namespace}})
@@ -233,9 +233,22 @@ func (n *node) pullOnce(ctx context.Context, namespace string) error {
 			return err
 		}
 		if batch.Status != nil {
+			if batch.Epoch == epoch && batch.Revision < since {
+				return n.wentBack()
+			}
 			return nil
 		}
 	}
+}
+
+// wentBack begins anew with a collector that has less than it once told, as one
+// does that went on from an older copy of its profile.
+func (n *node) wentBack() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.since = 0
+	n.restarts++
+	return errors.New("collector went on from an older copy of what it knew")
 }
 
 // errOverdue is a pull that took too long, however much came.

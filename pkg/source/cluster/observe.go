@@ -11,18 +11,46 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/autopolicy/kubectl-autopolicy/manifests"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/source"
 )
 
+// Watch says how long an observation lasts.
+type Watch struct {
+	Most time.Duration
+	// Quiet, if not zero, ends it earlier: when no workload of the namespace did
+	// anything new for so long, and all of its pods that run were observed.
+	Quiet time.Duration
+	// Entered lets what processes did that entered a container count as new, too.
+	Entered bool
+	// First, if not nil, is done when facts are being pulled already. The time
+	// counts from its end, and its error ends the observation.
+	First func(context.Context) error
+}
+
+// Ended tells why an observation ended.
+type Ended struct {
+	Quiet   bool          // nothing new came for so long as was asked for
+	Took    time.Duration // without what was done first
+	Silence time.Duration // since the last new fact
+	// Last is who did the last new thing; the zero value when there was none.
+	Last behavior.Subject
+}
+
 // Progress is how an observation goes on.
 type Progress struct {
-	Left     time.Duration
-	Pods     int    // of the namespace, with at least one fact
-	Facts    int    // distinct by container
-	NewFacts int    // in the last 10 seconds
-	Lost     uint64 // on all nodes
-	Nodes    int    // that answer
-	Failing  []source.NodeError
+	Left      time.Duration
+	Pods      int    // of the namespace, with at least one fact
+	Facts     int    // distinct by container
+	NewFacts  int    // in the last 10 seconds
+	PerMinute int    // facts that no pod of their workload had shown before, in the last minute
+	Lost      uint64 // on all nodes
+	Nodes     int    // that answer
+	Failing   []source.NodeError
+	// Silence is how long nothing new came from any workload while all was
+	// observed; Unseen are pods that run and of which nothing is known yet.
+	Silence time.Duration
+	Unseen  []string
 }
 
 // Rounds of an observation.
@@ -36,8 +64,7 @@ const (
 // then, and tells the progress every second. It returns the context's error when
 // that ends first; Pull then still gives what there is. It is ErrRemoved when
 // there is nothing left to pull from.
-func (s *Source) Observe(ctx context.Context, duration time.Duration, show func(Progress)) error {
-	end := s.options.Now().Add(duration)
+func (s *Source) Observe(ctx context.Context, w Watch, show func(Progress)) (Ended, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -45,26 +72,54 @@ func (s *Source) Observe(ctx context.Context, duration time.Duration, show func(
 	running.Go(func() { s.picture.follow(ctx, s.api) })
 	removed := make(chan error, 1)
 	running.Go(func() { removed <- s.pullOften(ctx) })
+	if w.First != nil {
+		if err := s.first(ctx, w.First, removed); err != nil {
+			return Ended{}, err
+		}
+	}
+	begin := s.options.Now()
+	news := newNovelty(begin, w.Entered)
 	ticker := time.NewTicker(showEvery)
 	defer ticker.Stop()
-	history := []mark{{s.options.Now(), 0}}
+	history := []mark{{begin, 0}}
 	for {
 		now := s.options.Now()
 		p := s.progress()
 		history = append(history, mark{now, p.Facts})
 		history = slices.DeleteFunc(history, func(m mark) bool { return now.Sub(m.at) > freshSpan })
 		p.NewFacts = p.Facts - history[0].facts
-		if p.Left = end.Sub(now).Round(time.Second); p.Left <= 0 {
-			return nil
+		s.novel(news, now)
+		p.Unseen = s.unseen()
+		news.complete(now, len(p.Unseen) == 0 && !s.blind(p.Failing))
+		p.PerMinute, p.Silence = news.rate(now), now.Sub(news.since)
+		ended := Ended{Quiet: w.Quiet > 0 && p.Silence >= w.Quiet, Took: now.Sub(begin), Silence: now.Sub(news.last), Last: news.who}
+		if p.Left = (w.Most - ended.Took).Round(time.Second); p.Left <= 0 || ended.Quiet {
+			return ended, nil
 		}
 		show(p)
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return ended, ctx.Err()
 		case err := <-removed:
-			return err
+			return ended, err
 		case <-ticker.C:
 		}
+	}
+}
+
+// first does what comes first, unless somebody removes the collectors.
+func (s *Source) first(ctx context.Context, do func(context.Context) error, removed <-chan error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- do(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case err := <-removed:
+		cancel()
+		<-done
+		return err
 	}
 }
 

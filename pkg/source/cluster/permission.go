@@ -85,8 +85,9 @@ func (e *PermissionError) Hint() string {
 	return b.String()
 }
 
-// needed lists what a run does, in the order in which people are told.
-func needed() []Permission {
+// needed lists what a run does, in the order in which people are told; restart
+// names the namespace whose workloads it restarts, if it does.
+func needed(restart string) []Permission {
 	list := []Permission{
 		{"get", "", "namespaces", ""}, {"create", "", "namespaces", ""}, {"delete", "", "namespaces", ""},
 	}
@@ -106,13 +107,23 @@ func needed() []Permission {
 	for _, k := range kinds() {
 		list = append(list, Permission{"list", k.resource.Group, k.resource.Resource, ""})
 	}
+	if restart != "" {
+		for _, k := range restartable() {
+			list = append(list, Permission{"patch", k.resource.Group, k.resource.Resource, restart})
+		}
+		list = append(list, Permission{"list", "policy", "poddisruptionbudgets", restart})
+	}
 	// Nobody may grant the collector what they may not do themselves.
 	return append(list, Permission{"get", "", "pods", ""}, Permission{"watch", "", "pods", ""})
 }
 
 // permitted asks the API server about every permission, side by side.
 func (s *Source) permitted(ctx context.Context) error {
-	list := needed()
+	restart := ""
+	if s.options.Restart {
+		restart = s.options.Namespace
+	}
+	list := needed(restart)
 	denied := make([]bool, len(list))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(16)

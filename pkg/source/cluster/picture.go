@@ -50,6 +50,8 @@ type podSeen struct {
 	containers, others []string
 	// over says that it had run to its end before it was ever looked at.
 	over bool
+	// running says that it ran when it was looked at last.
+	running bool
 }
 
 // node is where it ran last; empty when it was not scheduled.
@@ -135,8 +137,9 @@ func (p *picture) note(u *unstructured.Unstructured) {
 	key := podKey{u.GetNamespace(), u.GetName()}
 	p.there[key] = true
 	s, known := p.seen[key]
+	phase, _, _ := unstructured.NestedString(u.Object, "status", "phase")
+	s.running = phase == "Running"
 	if !known {
-		phase, _, _ := unstructured.NestedString(u.Object, "status", "phase")
 		s.over = phase == "Succeeded" || phase == "Failed"
 	}
 	// A StatefulSet's pod keeps its name when it moves.
