@@ -41,10 +41,29 @@ static __always_inline void remove_entrant(const struct entrant_key *key, __u64 
 }
 
 /*
+ * A process that entered has gone on to another namespace. Threads may be in
+ * several: unless it has but one, the former goes on looking it up.
+ */
+static __always_inline void move_entrant(struct task_struct *task, struct entrant *entrant, __u64 mntns)
+{
+	struct namespace *from = bpf_map_lookup_elem(&namespaces, &entrant->mntns), *to = namespace_of(mntns);
+
+	if (!to || to->ignored)
+		return;
+	__sync_fetch_and_add(&to->entrants, 1);
+	__sync_fetch_and_add(&to->taken[ROOM_ENTRANTS], 1);
+	entrant->mntns = mntns;
+	if (!from || BPF_CORE_READ(task, signal, live.counter) != 1)
+		return;
+	__sync_fetch_and_add(&from->entrants, -1);
+	__sync_fetch_and_add(&from->taken[ROOM_ENTRANTS], -1);
+}
+
+/*
  * The current task's mount namespace may have changed by setns or unshare. One
  * that entered before stays so wherever it goes. Else it has entered if it runs
  * a program that is not in the namespace that it is in now, and joined that:
- * fd was the namespace's, or a process's (then flags say what was joined).
+ * joined was the namespace's file, or a process's (then flags say what it joined).
  */
 static __always_inline void namespace_changed(struct file *joined, __u64 flags)
 {
@@ -54,24 +73,20 @@ static __always_inline void namespace_changed(struct file *joined, __u64 flags)
 	struct entrant_key key = entrant_key_of(task);
 	struct entrant *entrant = bpf_map_lookup_elem(&entrants, &key);
 	struct executed_key started = {.mntns = number_of(own)};
-	__u32 session = 0;
 
 	if (entrant) {
-		if (entrant->mntns == started.mntns)
-			return;
-		session = entrant->session;
-		remove_entrant(&key, entrant->mntns);
-	} else {
-		if (!joined || !exe || place_of(mount_of_file(exe), own) == 0)
-			return;
-		if (!(flags & CLONE_NEWNS) && BPF_CORE_READ(joined, f_inode, i_ino) != (__u32)started.mntns)
-			return;
-		started.inode = BPF_CORE_READ(exe, f_inode, i_ino);
-		started.device = BPF_CORE_READ(exe, f_inode, i_sb, s_dev);
-		if (bpf_map_lookup_elem(&executed, &started))
-			return;
+		if (entrant->mntns != started.mntns)
+			move_entrant(task, entrant, started.mntns);
+		return;
 	}
-	add_entrant(&key, started.mntns, session);
+	if (!joined || !exe || place_of(mount_of_file(exe), own) == 0)
+		return;
+	if (!(flags & CLONE_NEWNS) && BPF_CORE_READ(joined, f_inode, i_ino) != (__u32)started.mntns)
+		return;
+	started.inode = BPF_CORE_READ(exe, f_inode, i_ino);
+	started.device = BPF_CORE_READ(exe, f_inode, i_sb, s_dev);
+	if (!bpf_map_lookup_elem(&executed, &started))
+		add_entrant(&key, started.mntns, 0);
 }
 
 /* A new process is what its maker is, whoever its parent is. */
@@ -92,14 +107,15 @@ static __always_inline void entrant_forked(struct task_struct *maker, struct tas
 	add_entrant(&key, number_of(BPF_CORE_READ(child, nsproxy, mnt_ns)), entrant->session);
 }
 
+/* Threads of one process may be in several namespaces: any of them may end last. */
 static __always_inline void entrant_ended(struct task_struct *task)
 {
-	__u64 mntns = number_of(BPF_CORE_READ(task, nsproxy, mnt_ns));
-	struct namespace *ns = bpf_map_lookup_elem(&namespaces, &mntns);
+	__u32 room = ROOM_ENTRANTS;
+	struct use *use = bpf_map_lookup_elem(&uses, &room);
 	struct entrant_key key;
 	struct entrant *entrant;
 
-	if (!ns || !ns->entrants || BPF_CORE_READ(task, signal, live.counter))
+	if (!use || !use->added || BPF_CORE_READ(task, signal, live.counter))
 		return;
 	key = entrant_key_of(task);
 	entrant = bpf_map_lookup_elem(&entrants, &key);

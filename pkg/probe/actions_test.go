@@ -107,6 +107,14 @@ func runAction(args []string) error {
 			return fmt.Errorf("error is %v, not EPERM", err)
 		}
 		return nil
+	case "rejoin", "join-net": // joins the namespace that it is in, then acts
+		return rejoin(map[string]string{"rejoin": "mnt", "join-net": "net"}[args[0]], args[1:])
+	case "orphan": // has a child act once it has ended itself
+		return startOrphan(args[1:])
+	case "orphaned":
+		return orphaned(args[1], args[2:])
+	case "thread":
+		return inThread(func() error { return runAction(args[1:]) })
 	case "unshare": // what follows is done in a mount namespace of its own
 		return unix.Unshare(unix.CLONE_NEWNS)
 	case "pause": // until the test says go on

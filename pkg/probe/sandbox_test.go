@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +30,11 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
 	case "runtime":
 		fatal(enterContainer(os.Args[1], os.Args[2:]))
+	case "visitor":
+		pid, err := strconv.Atoi(os.Args[2])
+		fatal(err)
+		fatal(enterFromOutside(os.Args[1], pid, os.Args[3:]))
+		os.Exit(0)
 	case "container":
 		fatal(runActions(os.Args[1:]))
 		os.Exit(0)

@@ -145,9 +145,14 @@ func (p *Probe) forget(mntns uint32) error {
 	if err != nil {
 		return err
 	}
+	entered := map[uint64]bool{}
+	err = each(p.collection.Maps["entrants"], func(_ *bpf.FloorEntrantKey, e *bpf.FloorEntrant) { entered[e.Mntns] = true })
+	if err != nil {
+		return err
+	}
 	for number, ns := range kept {
 		p.disown(number, ns.Lost)
-		if ns.Entrants > 0 {
+		if entered[number] {
 			// Who is in there still is looked up as long as the entry is there; one
 			// more, in case that another enters right now.
 			err = p.collection.Maps["namespaces"].Put(number, &bpf.FloorNamespace{Entrants: ns.Entrants + 1, Crowded: ns.Crowded})
