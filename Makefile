@@ -11,6 +11,7 @@ VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null || 
 IMAGE ?= ghcr.io/autopolicy/collector:$(VERSION)
 FUZZTIME ?= 20s
 RUNS ?= 40
+ROUNDS ?= 10
 NODES ?= 2
 
 # The same settings everywhere, so that tests, builds and releases share what
@@ -81,6 +82,11 @@ verify-generate: ## Regenerate, and fail if a byte differs
 .PHONY: bench
 bench: build-plugin kubectl ## Measure size and start against stock kubectl; writes docs/benchmarks.md
 	go run ./tests/bench -plugin bin/kubectl-autopolicy -kubectl bin/kubectl -runs $(RUNS) -write docs/benchmarks.md
+
+.PHONY: bench-collector
+bench-collector: setup build-collector ## Measure the collector's cost and completeness (Debian, root, a quiet machine, 20 minutes)
+	go build -o bin/bench-collector ./tests/bench/collector
+	bin/bench-collector -rounds $(ROUNDS) -write docs/benchmarks.md
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s)

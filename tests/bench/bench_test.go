@@ -8,24 +8,6 @@ import (
 	"time"
 )
 
-func TestReadingIsHeldToItsBound(t *testing.T) {
-	for name, c := range map[string]struct {
-		reading reading
-		want    string
-	}{
-		"below the bound":      {reading{"start", 0.2, "of-kubectl", 0.33, true}, "measure\tstart\t0.2\tof-kubectl\t<=0.33\tok"},
-		"at the bound":         {reading{"size", 70, "MB", 70, true}, "measure\tsize\t70\tMB\t<=70\tok"},
-		"above the bound":      {reading{"size", 70.2, "MB", 70, true}, "measure\tsize\t70.2\tMB\t<=70\tshort"},
-		"what nobody measured": {reading{"start", 0, "of-kubectl", 0.33, false}, "measure\tstart\t-\tof-kubectl\t<=0.33\tunmeasured"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := c.reading.line(); got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
-			}
-		})
-	}
-}
-
 func TestRatioIsOfMedians(t *testing.T) {
 	ms := func(values ...int) (d []time.Duration) {
 		for _, v := range values {
@@ -35,27 +17,8 @@ func TestRatioIsOfMedians(t *testing.T) {
 	}
 	r := &result{plugin: ms(9, 10, 500), kubectl: ms(1, 40, 41)}
 	start := r.measures()[2]
-	if !start.measured || start.value != 0.25 {
+	if !start.Measured || start.Value != 0.25 {
 		t.Errorf("start = %+v", start)
-	}
-}
-
-func TestPageKeepsWhatPeopleWrote(t *testing.T) {
-	page := "# Title\n\n" + begin + "old\n" + end + "\nAfter.\n"
-	once, err := between(page, "| new |\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := "# Title\n\n" + begin + "\n| new |\n\n" + end + "\nAfter.\n"; once != want {
-		t.Errorf("got %q", once)
-	}
-	if twice, err := between(once, "| new |\n"); err != nil || twice != once {
-		t.Errorf("the second time differs: %q, %v", twice, err)
-	}
-	for _, bad := range []string{"", begin, end + begin} {
-		if got, err := between(bad, "x"); err == nil {
-			t.Errorf("page without markers %q became %q", bad, got)
-		}
 	}
 }
 

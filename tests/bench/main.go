@@ -24,6 +24,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/autopolicy/kubectl-autopolicy/tests/bench/page"
 )
 
 // What the plugin is held to.
@@ -48,7 +50,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	plugin := flags.String("plugin", "", "the plugin's binary, stripped")
 	kubectl := flags.String("kubectl", "", "stock kubectl, stripped; none: start is not measured")
 	runs := flags.Int("runs", 40, "runs of each program")
-	page := flags.String("write", "", "page to write the table into, between its markers")
+	file := flags.String("write", "", "page to write the table into, between its markers")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -61,13 +63,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	table := r.table()
 	fmt.Fprintln(out, table)
-	if *page != "" {
-		if err := writePage(*page, table); err != nil {
+	if *file != "" {
+		if err := page.Write(*file, "make bench", table); err != nil {
 			return err
 		}
 	}
 	for _, m := range r.measures() {
-		fmt.Fprintln(out, m.line())
+		fmt.Fprintln(out, m.Line())
 	}
 	return nil
 }

@@ -1,0 +1,133 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+)
+
+func TestAddedIsTheMedianOfTheRoundsDifferences(t *testing.T) {
+	k := costs{"open": {
+		nothing:       {100, 200, 300}, // the machine became slower meanwhile
+		emptyPrograms: {110, 220, 310},
+		ours:          {120, 215, 900},
+	}}
+	r := result{deeds: k}
+	if got := k.added("open", ours); got != 20 {
+		t.Errorf("added %v, want 20", got)
+	}
+	if got := r.ratio("open", emptyPrograms); got != 2 {
+		t.Errorf("ratio %v, want 2", got)
+	}
+}
+
+func TestThroughputIsTheMedianOfThePairs(t *testing.T) {
+	r := throughputs{"nginx": {nothing: {100, 1000, 10}, ours: {99, 900, 10}}}
+	if got := r.ratio("nginx", ours); got != 0.99 {
+		t.Errorf("ratio %v, want 0.99", got)
+	}
+}
+
+// planted is what a collector that misses nothing has of one container.
+func planted() []behavior.Fact {
+	var facts []behavior.Fact
+	for i := range 30 {
+		facts = append(facts, behavior.Fact{Kind: behavior.File, Exe: "/load", Path: fmt.Sprintf("/rare/%02d", i)})
+	}
+	for i := range 10 {
+		facts = append(facts, behavior.Fact{Kind: behavior.Network, Exe: "/load", Port: uint16(20000 + i)})
+	}
+	for _, name := range rareCalls() {
+		facts = append(facts, behavior.Fact{Kind: behavior.Syscall, Name: name})
+	}
+	return facts
+}
+
+func TestEveryRareFactThatIsNotThereIsMissed(t *testing.T) {
+	all := planted()
+	if n, missing := missingOf(all); n != 50 || len(missing) != 0 {
+		t.Fatalf("of %d planted, %v are missing", n, missing)
+	}
+	for i := range all {
+		without := append(append([]behavior.Fact{}, all[:i]...), all[i+1:]...)
+		if _, missing := missingOf(without); len(missing) != 1 {
+			t.Errorf("without %v, %v are missing", all[i], missing)
+		}
+	}
+	theirs := planted()
+	theirs[49].Runtime = true
+	if _, missing := missingOf(theirs); len(missing) != 1 {
+		t.Errorf("a system call of the runtime counts as the container's: %v", missing)
+	}
+}
+
+func TestRareCallsAreThoseOfTheProgram(t *testing.T) {
+	names := map[uint64]string{24: "sched_yield", 99: "sysinfo", 100: "times", 102: "getuid", 104: "getgid", 107: "geteuid", 108: "getegid", 110: "getppid", 111: "getpgrp", 186: "gettid"}
+	for _, name := range rareCalls() {
+		found := false
+		for number := range rareNumbers() {
+			found = found || names[number] == name
+		}
+		if !found {
+			t.Errorf("%s has no number", name)
+		}
+	}
+	if len(rareNumbers()) != len(rareCalls()) {
+		t.Errorf("%d numbers of %d calls", len(rareNumbers()), len(rareCalls()))
+	}
+}
+
+func TestPerContainerCountsEntriesInUse(t *testing.T) {
+	f := flood{rooms: []mapRoom{
+		{name: "namespaces", bytes: 2048 * 2048, max: 2048, used: 200},
+		{name: "capabilities", bytes: 8192 * 128, max: 8192, used: 1600},
+		{name: "files", bytes: 1 << 30, max: 1, used: 1},
+	}}
+	if got := f.perContainer(); got != 3 {
+		t.Errorf("%v KiB, want 3", got)
+	}
+}
+
+func TestWhatWasNotMeasuredHasNoVerdict(t *testing.T) {
+	for _, reading := range (&result{}).readings() {
+		if got := reading.Verdict(); got != "unmeasured" {
+			t.Errorf("%s is %s", reading.Name, got)
+		}
+	}
+}
+
+func TestTheServerNamesEveryPod(t *testing.T) {
+	handler := podHandler([]corev1.Pod{podOf(1), podOf(2)})
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/pods", nil))
+	var list corev1.PodList
+	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Items) != 2 || list.Items[1].Status.ContainerStatuses[0].ContainerID != "containerd://"+containerID(2) {
+		t.Errorf("list %+v", list)
+	}
+	w = httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/services", nil))
+	if got := strings.TrimSpace(w.Body.String()); !strings.Contains(got, `"items":[]`) {
+		t.Errorf("services: %s", got)
+	}
+}
+
+func TestSharesAreOfOneDeed(t *testing.T) {
+	before := map[string]spent{"a": {1000, time.Millisecond}, "rare": {5, time.Second}}
+	after := map[string]spent{"a": {3000, 3 * time.Millisecond}, "rare": {6, 2 * time.Second}}
+	got := perDeed(before, after, 1000)
+	if len(got) != 1 || got["a"] != (spent{2000, 2 * time.Microsecond}) {
+		t.Errorf("shares %v", got)
+	}
+}
