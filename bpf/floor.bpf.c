@@ -8,7 +8,7 @@
 #include "include/capability.h"
 #include "include/entrant.h"
 #include "include/outcome.h"
-#include "include/socket.h"
+#include "include/network.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -142,13 +142,24 @@ static __always_inline void file_opened(struct file *file)
 	publish(s, KIND_FILE, &files, &key);
 }
 
-/* Resolves socketcall(2): its descriptor is in *fd. */
+/* Resolves socketcall(2): its descriptor, or where there are two, is in *fd. */
 static __always_inline enum outcome socketcall(struct pt_regs *regs, __u64 *fd)
 {
-	__u32 argument = 0;
+	__u32 arguments[4] = {};
 
-	bpf_probe_read_user(&argument, sizeof(argument), (void *)second_argument(regs, true));
-	*fd = argument;
+	switch (first_argument(regs, true)) {
+	case SOCKETCALL_SOCKETPAIR:
+		bpf_probe_read_user(arguments, sizeof(arguments), (void *)second_argument(regs, true));
+		*fd = arguments[3];
+		return OUTCOME_SOCKETPAIR;
+	case SOCKETCALL_SOCKET:
+		return OUTCOME_SOCKET;
+	case SOCKETCALL_ACCEPT:
+	case SOCKETCALL_ACCEPT4:
+		return OUTCOME_ACCEPT;
+	}
+	bpf_probe_read_user(arguments, sizeof(__u32), (void *)second_argument(regs, true));
+	*fd = arguments[0];
 	switch (first_argument(regs, true)) {
 	case SOCKETCALL_BIND:
 		return OUTCOME_BIND;
@@ -156,9 +167,6 @@ static __always_inline enum outcome socketcall(struct pt_regs *regs, __u64 *fd)
 		return OUTCOME_CONNECT;
 	case SOCKETCALL_LISTEN:
 		return OUTCOME_LISTEN;
-	case SOCKETCALL_ACCEPT:
-	case SOCKETCALL_ACCEPT4:
-		return OUTCOME_ACCEPT;
 	}
 	return OUTCOME_NONE;
 }
@@ -174,8 +182,9 @@ int note_outcome(__u64 *ctx)
 	enum outcome outcome;
 	struct file *file;
 	bool compat;
+	__u32 pair = 0;
 	__u16 both;
-	__u64 fd;
+	__u64 fd = 0;
 
 	/* Most calls are none of these, whichever way they were made. */
 	if (number >= SYSCALLS)
@@ -200,8 +209,12 @@ int note_outcome(__u64 *ctx)
 	if (outcome == OUTCOME_SOCKETCALL)
 		outcome = socketcall(regs, &fd);
 	else
-		fd = (__u32)first_argument(regs, compat);
-	if (outcome == OUTCOME_OPEN || outcome == OUTCOME_ACCEPT)
+		fd = outcome == OUTCOME_SOCKETPAIR ? argument(regs, compat, 3) : (__u32)first_argument(regs, compat);
+	if (outcome == OUTCOME_SOCKETPAIR) {
+		bpf_probe_read_user(&pair, sizeof(pair), (void *)fd);
+		fd = pair;
+	}
+	if (outcome == OUTCOME_OPEN || outcome == OUTCOME_ACCEPT || outcome == OUTCOME_SOCKET)
 		fd = (__u32)result;
 	if (result < 0 && outcome != OUTCOME_CONNECT)
 		return 0;
@@ -213,6 +226,8 @@ int note_outcome(__u64 *ctx)
 	}
 	if (outcome == OUTCOME_OPEN)
 		file_opened(file);
+	else if (outcome == OUTCOME_SOCKET || outcome == OUTCOME_SOCKETPAIR)
+		socket_made(file);
 	else if (outcome == OUTCOME_CONNECT)
 		socket_used(file, DIRECTION_EGRESS, false);
 	else if (outcome == OUTCOME_ACCEPT)
@@ -381,39 +396,4 @@ int note_capability(__u64 *ctx)
 {
 	capability_checked(SLOT_TRACING, (const struct cred *)ctx[0], (struct user_namespace *)ctx[1], ctx[3], ctx[4]);
 	return 0;
-}
-
-/* Optional: the tracepoint is in kernels since 6.3; hooks.bpf.c has it before. */
-SEC("tp_btf/sock_send_length")
-int note_sent(__u64 *ctx)
-{
-	struct sock *sk = (struct sock *)ctx[0];
-
-	if (sk->sk_protocol == IPPROTO_UDP && (int)ctx[1] >= 0)
-		datagram_sent(SLOT_TRACING, sk, sk->__sk_common.skc_family, true);
-	return 0;
-}
-
-SEC("cgroup/sendmsg4")
-int note_send4(struct bpf_sock_addr *ctx)
-{
-	return datagram4(ctx, true);
-}
-
-SEC("cgroup/sendmsg6")
-int note_send6(struct bpf_sock_addr *ctx)
-{
-	return datagram6(ctx, true);
-}
-
-SEC("cgroup/recvmsg4")
-int note_receive4(struct bpf_sock_addr *ctx)
-{
-	return datagram4(ctx, false);
-}
-
-SEC("cgroup/recvmsg6")
-int note_receive6(struct bpf_sock_addr *ctx)
-{
-	return datagram6(ctx, false);
 }

@@ -97,12 +97,39 @@ type FloorFileKey struct {
 	Directory uint64
 }
 
+type FloorFlow struct {
+	_         structs.HostLayout
+	Noted     uint64
+	Direction uint16
+	ViaPort   uint16
+	Zero      uint32
+	Via       [16]uint8
+}
+
 type FloorFlowKey struct {
 	_       structs.HostLayout
 	Cookie  uint64
 	Address [16]uint8
 	Port    uint32
 	Zero    uint32
+}
+
+type FloorIntroductionKey struct {
+	_     structs.HostLayout
+	Mntns uint64
+	Flags uint64
+	Exe   struct {
+		_    structs.HostLayout
+		File struct {
+			_      structs.HostLayout
+			Inode  uint64
+			Name   uint64
+			Device uint32
+			Mount  uint32
+		}
+		Session uint32
+		Zero    uint32
+	}
 }
 
 type FloorKind uint32
@@ -113,7 +140,9 @@ const (
 	FloorKindKIND_NETWORK    FloorKind = 2
 	FloorKindKIND_CAPABILITY FloorKind = 3
 	FloorKindKIND_SYSCALL    FloorKind = 4
-	FloorKindKINDS           FloorKind = 5
+	FloorKindKIND_SOCKET     FloorKind = 5
+	FloorKindKIND_ACTOR      FloorKind = 6
+	FloorKindKINDS           FloorKind = 7
 )
 
 type FloorLoss uint32
@@ -133,8 +162,30 @@ const (
 	FloorLossLOSS_RING_SHARE      FloorLoss = 11
 	FloorLossLOSS_ARGUMENTS       FloorLoss = 12
 	FloorLossLOSS_ENTRANT         FloorLoss = 13
-	FloorLossLOSSES               FloorLoss = 14
+	FloorLossLOSS_OWNER           FloorLoss = 14
+	FloorLossLOSSES               FloorLoss = 15
 )
+
+type FloorMadeKey struct {
+	_      structs.HostLayout
+	Mntns  uint64
+	Flags  uint32
+	Family uint16
+	Type   uint16
+	Exe    struct {
+		_    structs.HostLayout
+		File struct {
+			_      structs.HostLayout
+			Inode  uint64
+			Name   uint64
+			Device uint32
+			Mount  uint32
+		}
+		Session uint32
+		Zero    uint32
+	}
+	Protocol uint64
+}
 
 type FloorNamespace struct {
 	_                structs.HostLayout
@@ -144,8 +195,9 @@ type FloorNamespace struct {
 	Called           [1024]uint8
 	CalledByRuntime  [1024]uint8
 	CalledByEntrants [1024]uint8
-	Lost             [70]uint32
-	Taken            [8]uint32
+	Lost             [105]uint32
+	Taken            [10]uint32
+	_                [4]byte
 	RingMark         uint64
 	RingSince        uint64
 	RingBefore       uint64
@@ -162,7 +214,9 @@ const (
 	FloorOutcomeOUTCOME_BIND       FloorOutcome = 5
 	FloorOutcomeOUTCOME_SETNS      FloorOutcome = 6
 	FloorOutcomeOUTCOME_UNSHARE    FloorOutcome = 7
-	FloorOutcomeOUTCOME_SOCKETCALL FloorOutcome = 8
+	FloorOutcomeOUTCOME_SOCKET     FloorOutcome = 8
+	FloorOutcomeOUTCOME_SOCKETPAIR FloorOutcome = 9
+	FloorOutcomeOUTCOME_SOCKETCALL FloorOutcome = 10
 )
 
 type FloorPassingKey struct {
@@ -236,7 +290,13 @@ type FloorRecord struct {
 	Protocol     uint16
 	Port         uint16
 	Address      [16]uint8
+	Via          [16]uint8
 	_            [4]byte
+	Actor        uint64
+	ViaPort      uint16
+	Family       uint16
+	Type         uint16
+	Zero         uint16
 }
 
 type FloorRecordFlag uint32
@@ -254,10 +314,10 @@ type FloorRoom uint32
 
 const (
 	FloorRoomROOM_OF_KIND    FloorRoom = 0
-	FloorRoomROOM_NAMESPACES FloorRoom = 5
-	FloorRoomROOM_EXECUTED   FloorRoom = 6
-	FloorRoomROOM_ENTRANTS   FloorRoom = 7
-	FloorRoomROOMS           FloorRoom = 8
+	FloorRoomROOM_NAMESPACES FloorRoom = 7
+	FloorRoomROOM_EXECUTED   FloorRoom = 8
+	FloorRoomROOM_ENTRANTS   FloorRoom = 9
+	FloorRoomROOMS           FloorRoom = 10
 )
 
 type FloorScratch struct {
@@ -287,8 +347,8 @@ type FloorSeen struct {
 type FloorSetting uint32
 
 const (
-	FloorSettingSETTING_SENDS_TRACED FloorSetting = 0
-	FloorSettingSETTINGS             FloorSetting = 1
+	FloorSettingSETTING_SEED FloorSetting = 0
+	FloorSettingSETTINGS     FloorSetting = 1
 )
 
 type FloorSocketKey struct {
@@ -311,6 +371,8 @@ type FloorSocketKey struct {
 		Zero    uint32
 	}
 	Address [16]uint8
+	Via     [16]uint8
+	ViaPort uint64
 }
 
 type FloorUse struct {
@@ -324,6 +386,7 @@ type FloorUse struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	FloorMapArguments       = "arguments"
+	FloorMapAsked           = "asked"
 	FloorMapCapabilities    = "capabilities"
 	FloorMapEntrants        = "entrants"
 	FloorMapExecuted        = "executed"
@@ -331,8 +394,11 @@ const (
 	FloorMapFlows           = "flows"
 	FloorMapFreed           = "freed"
 	FloorMapIgnored         = "ignored"
+	FloorMapIntroductions   = "introductions"
 	FloorMapLosses          = "losses"
+	FloorMapMade            = "made"
 	FloorMapNamespaces      = "namespaces"
+	FloorMapOwners          = "owners"
 	FloorMapPassing         = "passing"
 	FloorMapProcesses       = "processes"
 	FloorMapRecords         = "records"
@@ -341,15 +407,18 @@ const (
 	FloorMapSockets         = "sockets"
 	FloorMapUses            = "uses"
 	FloorProgNoteCapability = "note_capability"
+	FloorProgNoteConnect4   = "note_connect4"
+	FloorProgNoteConnect6   = "note_connect6"
+	FloorProgNoteEgress     = "note_egress"
 	FloorProgNoteEnd        = "note_end"
 	FloorProgNoteExec       = "note_exec"
 	FloorProgNoteFork       = "note_fork"
+	FloorProgNoteIngress    = "note_ingress"
+	FloorProgNoteMade       = "note_made"
 	FloorProgNoteOutcome    = "note_outcome"
-	FloorProgNoteReceive4   = "note_receive4"
-	FloorProgNoteReceive6   = "note_receive6"
 	FloorProgNoteSend4      = "note_send4"
 	FloorProgNoteSend6      = "note_send6"
-	FloorProgNoteSent       = "note_sent"
+	FloorProgNoteState      = "note_state"
 	FloorProgNoteSyscall    = "note_syscall"
 	FloorVarGenerated       = "generated"
 	FloorVarKeepArguments   = "keep_arguments"
@@ -400,15 +469,18 @@ type FloorSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorProgramSpecs struct {
 	NoteCapability *ebpf.ProgramSpec `ebpf:"note_capability"`
+	NoteConnect4   *ebpf.ProgramSpec `ebpf:"note_connect4"`
+	NoteConnect6   *ebpf.ProgramSpec `ebpf:"note_connect6"`
+	NoteEgress     *ebpf.ProgramSpec `ebpf:"note_egress"`
 	NoteEnd        *ebpf.ProgramSpec `ebpf:"note_end"`
 	NoteExec       *ebpf.ProgramSpec `ebpf:"note_exec"`
 	NoteFork       *ebpf.ProgramSpec `ebpf:"note_fork"`
+	NoteIngress    *ebpf.ProgramSpec `ebpf:"note_ingress"`
+	NoteMade       *ebpf.ProgramSpec `ebpf:"note_made"`
 	NoteOutcome    *ebpf.ProgramSpec `ebpf:"note_outcome"`
-	NoteReceive4   *ebpf.ProgramSpec `ebpf:"note_receive4"`
-	NoteReceive6   *ebpf.ProgramSpec `ebpf:"note_receive6"`
 	NoteSend4      *ebpf.ProgramSpec `ebpf:"note_send4"`
 	NoteSend6      *ebpf.ProgramSpec `ebpf:"note_send6"`
-	NoteSent       *ebpf.ProgramSpec `ebpf:"note_sent"`
+	NoteState      *ebpf.ProgramSpec `ebpf:"note_state"`
 	NoteSyscall    *ebpf.ProgramSpec `ebpf:"note_syscall"`
 }
 
@@ -416,23 +488,27 @@ type FloorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorMapSpecs struct {
-	Arguments    *ebpf.MapSpec `ebpf:"arguments"`
-	Capabilities *ebpf.MapSpec `ebpf:"capabilities"`
-	Entrants     *ebpf.MapSpec `ebpf:"entrants"`
-	Executed     *ebpf.MapSpec `ebpf:"executed"`
-	Files        *ebpf.MapSpec `ebpf:"files"`
-	Flows        *ebpf.MapSpec `ebpf:"flows"`
-	Freed        *ebpf.MapSpec `ebpf:"freed"`
-	Ignored      *ebpf.MapSpec `ebpf:"ignored"`
-	Losses       *ebpf.MapSpec `ebpf:"losses"`
-	Namespaces   *ebpf.MapSpec `ebpf:"namespaces"`
-	Passing      *ebpf.MapSpec `ebpf:"passing"`
-	Processes    *ebpf.MapSpec `ebpf:"processes"`
-	Records      *ebpf.MapSpec `ebpf:"records"`
-	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
-	Settings     *ebpf.MapSpec `ebpf:"settings"`
-	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
-	Uses         *ebpf.MapSpec `ebpf:"uses"`
+	Arguments     *ebpf.MapSpec `ebpf:"arguments"`
+	Asked         *ebpf.MapSpec `ebpf:"asked"`
+	Capabilities  *ebpf.MapSpec `ebpf:"capabilities"`
+	Entrants      *ebpf.MapSpec `ebpf:"entrants"`
+	Executed      *ebpf.MapSpec `ebpf:"executed"`
+	Files         *ebpf.MapSpec `ebpf:"files"`
+	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Freed         *ebpf.MapSpec `ebpf:"freed"`
+	Ignored       *ebpf.MapSpec `ebpf:"ignored"`
+	Introductions *ebpf.MapSpec `ebpf:"introductions"`
+	Losses        *ebpf.MapSpec `ebpf:"losses"`
+	Made          *ebpf.MapSpec `ebpf:"made"`
+	Namespaces    *ebpf.MapSpec `ebpf:"namespaces"`
+	Owners        *ebpf.MapSpec `ebpf:"owners"`
+	Passing       *ebpf.MapSpec `ebpf:"passing"`
+	Processes     *ebpf.MapSpec `ebpf:"processes"`
+	Records       *ebpf.MapSpec `ebpf:"records"`
+	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
+	Settings      *ebpf.MapSpec `ebpf:"settings"`
+	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
+	Uses          *ebpf.MapSpec `ebpf:"uses"`
 }
 
 // FloorVariableSpecs contains global variables before they are loaded into the kernel.
@@ -465,28 +541,33 @@ func (o *FloorObjects) Close() error {
 //
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorMaps struct {
-	Arguments    *ebpf.Map `ebpf:"arguments"`
-	Capabilities *ebpf.Map `ebpf:"capabilities"`
-	Entrants     *ebpf.Map `ebpf:"entrants"`
-	Executed     *ebpf.Map `ebpf:"executed"`
-	Files        *ebpf.Map `ebpf:"files"`
-	Flows        *ebpf.Map `ebpf:"flows"`
-	Freed        *ebpf.Map `ebpf:"freed"`
-	Ignored      *ebpf.Map `ebpf:"ignored"`
-	Losses       *ebpf.Map `ebpf:"losses"`
-	Namespaces   *ebpf.Map `ebpf:"namespaces"`
-	Passing      *ebpf.Map `ebpf:"passing"`
-	Processes    *ebpf.Map `ebpf:"processes"`
-	Records      *ebpf.Map `ebpf:"records"`
-	Scratches    *ebpf.Map `ebpf:"scratches"`
-	Settings     *ebpf.Map `ebpf:"settings"`
-	Sockets      *ebpf.Map `ebpf:"sockets"`
-	Uses         *ebpf.Map `ebpf:"uses"`
+	Arguments     *ebpf.Map `ebpf:"arguments"`
+	Asked         *ebpf.Map `ebpf:"asked"`
+	Capabilities  *ebpf.Map `ebpf:"capabilities"`
+	Entrants      *ebpf.Map `ebpf:"entrants"`
+	Executed      *ebpf.Map `ebpf:"executed"`
+	Files         *ebpf.Map `ebpf:"files"`
+	Flows         *ebpf.Map `ebpf:"flows"`
+	Freed         *ebpf.Map `ebpf:"freed"`
+	Ignored       *ebpf.Map `ebpf:"ignored"`
+	Introductions *ebpf.Map `ebpf:"introductions"`
+	Losses        *ebpf.Map `ebpf:"losses"`
+	Made          *ebpf.Map `ebpf:"made"`
+	Namespaces    *ebpf.Map `ebpf:"namespaces"`
+	Owners        *ebpf.Map `ebpf:"owners"`
+	Passing       *ebpf.Map `ebpf:"passing"`
+	Processes     *ebpf.Map `ebpf:"processes"`
+	Records       *ebpf.Map `ebpf:"records"`
+	Scratches     *ebpf.Map `ebpf:"scratches"`
+	Settings      *ebpf.Map `ebpf:"settings"`
+	Sockets       *ebpf.Map `ebpf:"sockets"`
+	Uses          *ebpf.Map `ebpf:"uses"`
 }
 
 func (m *FloorMaps) Close() error {
 	return _FloorClose(
 		m.Arguments,
+		m.Asked,
 		m.Capabilities,
 		m.Entrants,
 		m.Executed,
@@ -494,8 +575,11 @@ func (m *FloorMaps) Close() error {
 		m.Flows,
 		m.Freed,
 		m.Ignored,
+		m.Introductions,
 		m.Losses,
+		m.Made,
 		m.Namespaces,
+		m.Owners,
 		m.Passing,
 		m.Processes,
 		m.Records,
@@ -521,30 +605,36 @@ type FloorVariables struct {
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorPrograms struct {
 	NoteCapability *ebpf.Program `ebpf:"note_capability"`
+	NoteConnect4   *ebpf.Program `ebpf:"note_connect4"`
+	NoteConnect6   *ebpf.Program `ebpf:"note_connect6"`
+	NoteEgress     *ebpf.Program `ebpf:"note_egress"`
 	NoteEnd        *ebpf.Program `ebpf:"note_end"`
 	NoteExec       *ebpf.Program `ebpf:"note_exec"`
 	NoteFork       *ebpf.Program `ebpf:"note_fork"`
+	NoteIngress    *ebpf.Program `ebpf:"note_ingress"`
+	NoteMade       *ebpf.Program `ebpf:"note_made"`
 	NoteOutcome    *ebpf.Program `ebpf:"note_outcome"`
-	NoteReceive4   *ebpf.Program `ebpf:"note_receive4"`
-	NoteReceive6   *ebpf.Program `ebpf:"note_receive6"`
 	NoteSend4      *ebpf.Program `ebpf:"note_send4"`
 	NoteSend6      *ebpf.Program `ebpf:"note_send6"`
-	NoteSent       *ebpf.Program `ebpf:"note_sent"`
+	NoteState      *ebpf.Program `ebpf:"note_state"`
 	NoteSyscall    *ebpf.Program `ebpf:"note_syscall"`
 }
 
 func (p *FloorPrograms) Close() error {
 	return _FloorClose(
 		p.NoteCapability,
+		p.NoteConnect4,
+		p.NoteConnect6,
+		p.NoteEgress,
 		p.NoteEnd,
 		p.NoteExec,
 		p.NoteFork,
+		p.NoteIngress,
+		p.NoteMade,
 		p.NoteOutcome,
-		p.NoteReceive4,
-		p.NoteReceive6,
 		p.NoteSend4,
 		p.NoteSend6,
-		p.NoteSent,
+		p.NoteState,
 		p.NoteSyscall,
 	)
 }

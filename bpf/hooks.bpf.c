@@ -7,7 +7,6 @@
  */
 #include "include/hook.h"
 #include "include/capability.h"
-#include "include/socket.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -15,8 +14,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 enum {
 	HOOK_CAPABILITY = 1,
-	HOOK_SENT4,
-	HOOK_SENT6,
 };
 
 /* cap_capable(cred, target namespace, capability, options) */
@@ -28,28 +25,3 @@ static __always_inline void capability(const __u64 *arguments, long result)
 }
 
 AT_RETURN(capability, cap_capable, 4, HOOK_CAPABILITY, KIND_CAPABILITY)
-
-static __always_inline void sent(const __u64 *arguments, long result, __u16 family)
-{
-	struct sock *sk = (struct sock *)arguments[0];
-
-	/* The IPv6 function calls the other one for a mapped address. */
-	if ((int)result >= 0 && BPF_CORE_READ(sk, __sk_common.skc_family) == family)
-		datagram_sent(SLOT_HOOK, sk, family, false);
-}
-
-/* udp_sendmsg(sock, message, length) */
-static __always_inline void sent4(const __u64 *arguments, long result)
-{
-	sent(arguments, result, AF_INET);
-}
-
-AT_RETURN(sent4, udp_sendmsg, 3, HOOK_SENT4, KIND_NETWORK)
-
-/* udpv6_sendmsg(sock, message, length) */
-static __always_inline void sent6(const __u64 *arguments, long result)
-{
-	sent(arguments, result, AF_INET6);
-}
-
-AT_RETURN(sent6, udpv6_sendmsg, 3, HOOK_SENT6, KIND_NETWORK)

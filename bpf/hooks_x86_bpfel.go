@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	HooksMapArguments         = "arguments"
+	HooksMapAsked             = "asked"
 	HooksMapCalls             = "calls"
 	HooksMapCapabilities      = "capabilities"
 	HooksMapEntrants          = "entrants"
@@ -25,8 +26,11 @@ const (
 	HooksMapFlows             = "flows"
 	HooksMapFreed             = "freed"
 	HooksMapIgnored           = "ignored"
+	HooksMapIntroductions     = "introductions"
 	HooksMapLosses            = "losses"
+	HooksMapMade              = "made"
 	HooksMapNamespaces        = "namespaces"
+	HooksMapOwners            = "owners"
 	HooksMapPassing           = "passing"
 	HooksMapProcesses         = "processes"
 	HooksMapRecords           = "records"
@@ -37,12 +41,6 @@ const (
 	HooksProgCapabilityEntry  = "capability_entry"
 	HooksProgCapabilityFentry = "capability_fentry"
 	HooksProgCapabilityKprobe = "capability_kprobe"
-	HooksProgSent4Entry       = "sent4_entry"
-	HooksProgSent4Fentry      = "sent4_fentry"
-	HooksProgSent4Kprobe      = "sent4_kprobe"
-	HooksProgSent6Entry       = "sent6_entry"
-	HooksProgSent6Fentry      = "sent6_fentry"
-	HooksProgSent6Kprobe      = "sent6_kprobe"
 	HooksVarKeepArguments     = "keep_arguments"
 	HooksVarRoomSize          = "room_size"
 )
@@ -92,36 +90,34 @@ type HooksProgramSpecs struct {
 	CapabilityEntry  *ebpf.ProgramSpec `ebpf:"capability_entry"`
 	CapabilityFentry *ebpf.ProgramSpec `ebpf:"capability_fentry"`
 	CapabilityKprobe *ebpf.ProgramSpec `ebpf:"capability_kprobe"`
-	Sent4Entry       *ebpf.ProgramSpec `ebpf:"sent4_entry"`
-	Sent4Fentry      *ebpf.ProgramSpec `ebpf:"sent4_fentry"`
-	Sent4Kprobe      *ebpf.ProgramSpec `ebpf:"sent4_kprobe"`
-	Sent6Entry       *ebpf.ProgramSpec `ebpf:"sent6_entry"`
-	Sent6Fentry      *ebpf.ProgramSpec `ebpf:"sent6_fentry"`
-	Sent6Kprobe      *ebpf.ProgramSpec `ebpf:"sent6_kprobe"`
 }
 
 // HooksMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HooksMapSpecs struct {
-	Arguments    *ebpf.MapSpec `ebpf:"arguments"`
-	Calls        *ebpf.MapSpec `ebpf:"calls"`
-	Capabilities *ebpf.MapSpec `ebpf:"capabilities"`
-	Entrants     *ebpf.MapSpec `ebpf:"entrants"`
-	Executed     *ebpf.MapSpec `ebpf:"executed"`
-	Files        *ebpf.MapSpec `ebpf:"files"`
-	Flows        *ebpf.MapSpec `ebpf:"flows"`
-	Freed        *ebpf.MapSpec `ebpf:"freed"`
-	Ignored      *ebpf.MapSpec `ebpf:"ignored"`
-	Losses       *ebpf.MapSpec `ebpf:"losses"`
-	Namespaces   *ebpf.MapSpec `ebpf:"namespaces"`
-	Passing      *ebpf.MapSpec `ebpf:"passing"`
-	Processes    *ebpf.MapSpec `ebpf:"processes"`
-	Records      *ebpf.MapSpec `ebpf:"records"`
-	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
-	Settings     *ebpf.MapSpec `ebpf:"settings"`
-	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
-	Uses         *ebpf.MapSpec `ebpf:"uses"`
+	Arguments     *ebpf.MapSpec `ebpf:"arguments"`
+	Asked         *ebpf.MapSpec `ebpf:"asked"`
+	Calls         *ebpf.MapSpec `ebpf:"calls"`
+	Capabilities  *ebpf.MapSpec `ebpf:"capabilities"`
+	Entrants      *ebpf.MapSpec `ebpf:"entrants"`
+	Executed      *ebpf.MapSpec `ebpf:"executed"`
+	Files         *ebpf.MapSpec `ebpf:"files"`
+	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Freed         *ebpf.MapSpec `ebpf:"freed"`
+	Ignored       *ebpf.MapSpec `ebpf:"ignored"`
+	Introductions *ebpf.MapSpec `ebpf:"introductions"`
+	Losses        *ebpf.MapSpec `ebpf:"losses"`
+	Made          *ebpf.MapSpec `ebpf:"made"`
+	Namespaces    *ebpf.MapSpec `ebpf:"namespaces"`
+	Owners        *ebpf.MapSpec `ebpf:"owners"`
+	Passing       *ebpf.MapSpec `ebpf:"passing"`
+	Processes     *ebpf.MapSpec `ebpf:"processes"`
+	Records       *ebpf.MapSpec `ebpf:"records"`
+	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
+	Settings      *ebpf.MapSpec `ebpf:"settings"`
+	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
+	Uses          *ebpf.MapSpec `ebpf:"uses"`
 }
 
 // HooksVariableSpecs contains global variables before they are loaded into the kernel.
@@ -152,29 +148,34 @@ func (o *HooksObjects) Close() error {
 //
 // It can be passed to LoadHooksObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HooksMaps struct {
-	Arguments    *ebpf.Map `ebpf:"arguments"`
-	Calls        *ebpf.Map `ebpf:"calls"`
-	Capabilities *ebpf.Map `ebpf:"capabilities"`
-	Entrants     *ebpf.Map `ebpf:"entrants"`
-	Executed     *ebpf.Map `ebpf:"executed"`
-	Files        *ebpf.Map `ebpf:"files"`
-	Flows        *ebpf.Map `ebpf:"flows"`
-	Freed        *ebpf.Map `ebpf:"freed"`
-	Ignored      *ebpf.Map `ebpf:"ignored"`
-	Losses       *ebpf.Map `ebpf:"losses"`
-	Namespaces   *ebpf.Map `ebpf:"namespaces"`
-	Passing      *ebpf.Map `ebpf:"passing"`
-	Processes    *ebpf.Map `ebpf:"processes"`
-	Records      *ebpf.Map `ebpf:"records"`
-	Scratches    *ebpf.Map `ebpf:"scratches"`
-	Settings     *ebpf.Map `ebpf:"settings"`
-	Sockets      *ebpf.Map `ebpf:"sockets"`
-	Uses         *ebpf.Map `ebpf:"uses"`
+	Arguments     *ebpf.Map `ebpf:"arguments"`
+	Asked         *ebpf.Map `ebpf:"asked"`
+	Calls         *ebpf.Map `ebpf:"calls"`
+	Capabilities  *ebpf.Map `ebpf:"capabilities"`
+	Entrants      *ebpf.Map `ebpf:"entrants"`
+	Executed      *ebpf.Map `ebpf:"executed"`
+	Files         *ebpf.Map `ebpf:"files"`
+	Flows         *ebpf.Map `ebpf:"flows"`
+	Freed         *ebpf.Map `ebpf:"freed"`
+	Ignored       *ebpf.Map `ebpf:"ignored"`
+	Introductions *ebpf.Map `ebpf:"introductions"`
+	Losses        *ebpf.Map `ebpf:"losses"`
+	Made          *ebpf.Map `ebpf:"made"`
+	Namespaces    *ebpf.Map `ebpf:"namespaces"`
+	Owners        *ebpf.Map `ebpf:"owners"`
+	Passing       *ebpf.Map `ebpf:"passing"`
+	Processes     *ebpf.Map `ebpf:"processes"`
+	Records       *ebpf.Map `ebpf:"records"`
+	Scratches     *ebpf.Map `ebpf:"scratches"`
+	Settings      *ebpf.Map `ebpf:"settings"`
+	Sockets       *ebpf.Map `ebpf:"sockets"`
+	Uses          *ebpf.Map `ebpf:"uses"`
 }
 
 func (m *HooksMaps) Close() error {
 	return _HooksClose(
 		m.Arguments,
+		m.Asked,
 		m.Calls,
 		m.Capabilities,
 		m.Entrants,
@@ -183,8 +184,11 @@ func (m *HooksMaps) Close() error {
 		m.Flows,
 		m.Freed,
 		m.Ignored,
+		m.Introductions,
 		m.Losses,
+		m.Made,
 		m.Namespaces,
+		m.Owners,
 		m.Passing,
 		m.Processes,
 		m.Records,
@@ -210,12 +214,6 @@ type HooksPrograms struct {
 	CapabilityEntry  *ebpf.Program `ebpf:"capability_entry"`
 	CapabilityFentry *ebpf.Program `ebpf:"capability_fentry"`
 	CapabilityKprobe *ebpf.Program `ebpf:"capability_kprobe"`
-	Sent4Entry       *ebpf.Program `ebpf:"sent4_entry"`
-	Sent4Fentry      *ebpf.Program `ebpf:"sent4_fentry"`
-	Sent4Kprobe      *ebpf.Program `ebpf:"sent4_kprobe"`
-	Sent6Entry       *ebpf.Program `ebpf:"sent6_entry"`
-	Sent6Fentry      *ebpf.Program `ebpf:"sent6_fentry"`
-	Sent6Kprobe      *ebpf.Program `ebpf:"sent6_kprobe"`
 }
 
 func (p *HooksPrograms) Close() error {
@@ -223,12 +221,6 @@ func (p *HooksPrograms) Close() error {
 		p.CapabilityEntry,
 		p.CapabilityFentry,
 		p.CapabilityKprobe,
-		p.Sent4Entry,
-		p.Sent4Fentry,
-		p.Sent4Kprobe,
-		p.Sent6Entry,
-		p.Sent6Fentry,
-		p.Sent6Kprobe,
 	)
 }
 

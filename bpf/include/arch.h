@@ -7,10 +7,12 @@
 
 /* Numbers of socketcall(2), from linux/net.h. */
 enum {
+	SOCKETCALL_SOCKET = 1,
 	SOCKETCALL_BIND = 2,
 	SOCKETCALL_CONNECT = 3,
 	SOCKETCALL_LISTEN = 4,
 	SOCKETCALL_ACCEPT = 5,
+	SOCKETCALL_SOCKETPAIR = 8,
 	SOCKETCALL_ACCEPT4 = 18,
 };
 

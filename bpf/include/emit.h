@@ -154,7 +154,6 @@ static __always_inline struct scratch *claim(__u32 slot, enum kind kind, void *m
 	s->record.id = seen.id;
 	s->record.time = seen.first;
 	s->record.kind = kind;
-	s->record.pid = bpf_get_current_pid_tgid() >> 32;
 	return s;
 }
 

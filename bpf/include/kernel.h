@@ -179,6 +179,7 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 	struct css_set *cgroups;
 	struct callback_head *task_works;
+	int pid;
 };
 
 struct linux_binprm {
@@ -215,7 +216,9 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_protocol;
+	__u16 sk_type;
 	__u8 sk_userlocks; /* a bit field in some kernels */
+	__u8 sk_kern_sock : 1;
 };
 
 struct socket {
@@ -251,7 +254,7 @@ enum cgroup_subsys_id {
 
 #pragma clang attribute pop
 
-/* The context of cgroup socket address programs, as in linux/bpf.h. */
+/* The contexts of cgroup programs, as in linux/bpf.h. */
 struct bpf_sock {
 	__u32 bound_dev_if;
 	__u32 family;
@@ -262,6 +265,7 @@ struct bpf_sock {
 	__u32 src_ip4;
 	__u32 src_ip6[4];
 	__u32 src_port;
+	__u16 dst_port; /* network byte order */
 };
 
 struct bpf_sock_addr {
@@ -274,6 +278,15 @@ struct bpf_sock_addr {
 	__u32 protocol;
 	__u32 msg_src_ip4;
 	__u32 msg_src_ip6[4];
+	union {
+		struct bpf_sock *sk;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+};
+
+struct __sk_buff {
+	__u32 len;
+	__u32 unused[41];
 	union {
 		struct bpf_sock *sk;
 		__u64 : 64;

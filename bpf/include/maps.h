@@ -53,6 +53,18 @@ struct socket_key {
 	__u16 port;
 	struct actor_id exe;
 	__u8 address[16];
+	__u8 via[16];
+	__u64 via_port;
+};
+
+/* A socket that was made. */
+struct made_key {
+	__u64 mntns;
+	__u32 flags;
+	__u16 family;
+	__u16 type;
+	struct actor_id exe;
+	__u64 protocol;
 };
 
 struct capability_key {
@@ -97,9 +109,50 @@ struct arguments {
 	__u8 bytes[ARGUMENTS_BYTES + 8];
 };
 
-/* One peer of one UDP socket; the value is the side that spoke first. */
+/* One peer of one socket that speaks to many, or by datagrams. */
 struct flow_key {
 	__u64 cookie;
+	__u8 address[16];
+	__u32 port;
+	__u32 zero;
+};
+
+struct flow {
+	__u64 noted; /* jiffies: what is known is looked at again now and then */
+	__u16 direction; /* of the side that spoke first */
+	__u16 via_port;
+	__u32 zero;
+	__u8 via[16]; /* the address that was asked for; port 0: none but the peer's own */
+};
+
+/* An actor that user space was told of, for what happens outside of its processes. */
+struct introduction_key {
+	__u64 mntns;
+	__u64 flags;
+	struct actor_id exe;
+};
+
+enum owner_state {
+	OWNER_KNOWN = 0,
+	OWNER_NONE = 1,	   /* the kernel, or a namespace that is ignored */
+	OWNER_UNKNOWN = 2, /* made before the probe, and not used since */
+};
+
+/* Who made or last used a socket. */
+struct owner {
+	struct introduction_key who;
+	__u64 actor; /* id of the introduction */
+	__u32 state;
+	__u32 pid;
+};
+
+/* What a thread asked for in a system call, or with thread 0 connected to. */
+struct asked_key {
+	__u64 cookie;
+	__u64 thread;
+};
+
+struct asked {
 	__u8 address[16];
 	__u32 port;
 	__u32 zero;
@@ -135,12 +188,13 @@ enum slot {
 	SLOT_TRACING = 0,
 	SLOT_CGROUP = 1,
 	SLOT_HOOK = 2,
-	SLOTS = 3, /* at most 4: see claim() */
+	SLOT_INGRESS = 3, /* interrupts any of the others */
+	SLOTS = 4,	  /* at most: see claim() */
 };
 
 /* What user space tells the programs; the index into `settings`. */
 enum setting {
-	SETTING_SENDS_TRACED = 0, /* sends on connected UDP sockets are seen */
+	SETTING_SEED = 0, /* of hashes: random, so that nobody can make two names one */
 	SETTINGS = 1,
 };
 
@@ -156,6 +210,8 @@ SEEN_MAP(processes, process_key, 4096);
 SEEN_MAP(files, file_key, 65536);
 SEEN_MAP(sockets, socket_key, 16384);
 SEEN_MAP(capabilities, capability_key, 8192);
+SEEN_MAP(made, made_key, 4096);
+SEEN_MAP(introductions, introduction_key, 4096);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -213,8 +269,22 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
 	__type(key, struct flow_key);
-	__type(value, __u8);
+	__type(value, struct flow);
 } flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, __u64);
+	__type(value, struct owner);
+} owners SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct asked_key);
+	__type(value, struct asked);
+} asked SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -15,6 +15,8 @@ enum outcome {
 	OUTCOME_BIND,
 	OUTCOME_SETNS,
 	OUTCOME_UNSHARE,
+	OUTCOME_SOCKET,	    /* returns the descriptor of a socket that was made */
+	OUTCOME_SOCKETPAIR, /* writes two to user space, at the fourth argument */
 	OUTCOME_SOCKETCALL, /* 32-bit: one of the above, in an array in user space */
 };
 

@@ -11,7 +11,9 @@ enum kind {
 	KIND_NETWORK = 2,
 	KIND_CAPABILITY = 3,
 	KIND_SYSCALL = 4,
-	KINDS = 5,
+	KIND_SOCKET = 5,
+	KIND_ACTOR = 6, /* who it is that other records name by its id */
+	KINDS = 7,
 };
 
 /*
@@ -45,7 +47,8 @@ enum loss {
 	LOSS_RING_SHARE = 11,	  /* as LOSS_RING_FULL: its namespace fills the ring */
 	LOSS_ARGUMENTS = 12,	  /* a program's arguments could not be read, or not wholly */
 	LOSS_ENTRANT = 13,	  /* a process that entered is taken for the container's own */
-	LOSSES = 14,
+	LOSS_OWNER = 14,	  /* a packet of a socket that nobody was seen to use */
+	LOSSES = 15,
 };
 
 enum record_flag {
@@ -125,6 +128,12 @@ struct record {
 	__u16 protocol;
 	__u16 port;	  /* host byte order */
 	__u8 address[16]; /* v4 as v4-mapped v6 */
+	__u8 via[16];	  /* what was asked for, if that is another address; or port */
+	__u64 actor;	  /* id of the record that says whose it is; 0: this one does */
+	__u16 via_port;
+	__u16 family; /* of a socket that was made */
+	__u16 type;
+	__u16 zero;
 };
 
 /* The value of the maps that hold what was already seen. */

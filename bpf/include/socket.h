@@ -1,35 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Network facts: who talks to whom, told from the kernel's socket. */
+/* Facts that a system call makes of a socket, told from the kernel's socket. */
 #ifndef SOCKET_H
 #define SOCKET_H
 
-#include "task.h"
+#include "owner.h"
 
 #define AF_INET 2
 #define AF_INET6 10
+#define SOCK_STREAM 1
+#define SOCK_RAW 3
+#define IPPROTO_ICMP 1
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
+#define IPPROTO_ICMPV6 58
 #define IPPROTO_SCTP 132
+#define IPPROTO_UDPLITE 136
 #define IPPROTO_MPTCP 262
 #define SOCK_BINDPORT_LOCK 8
-
-/*
- * Whether sends on connected UDP sockets are seen. Resolvers connect one only to
- * learn which source address they would get; where sends cannot be seen, such a
- * connect is a fact.
- */
-static __always_inline bool are_sends_traced(void)
-{
-	__u32 index = SETTING_SENDS_TRACED;
-	__u64 *traced = bpf_map_lookup_elem(&settings, &index);
-
-	return traced && *traced;
-}
+#define TCP_SYN_SENT 2
 
 /* One end of a conversation. */
 struct endpoint {
 	__u8 address[16];
+	__u8 via[16];
 	__u16 port;
+	__u16 via_port;
 	__u16 protocol;
 };
 
@@ -40,63 +35,96 @@ static __always_inline void map_v4(__u8 *address, __u32 v4)
 	__builtin_memcpy(address + 12, &v4, 4);
 }
 
+static __always_inline bool same_address(const __u8 *a, const __u8 *b)
+{
+	const __u32 *x = (const __u32 *)a, *y = (const __u32 *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
+}
+
 static __always_inline __u16 protocol_of(struct sock *sk)
 {
 	__u16 protocol = BPF_CORE_READ(sk, sk_protocol);
 
-	switch (protocol) {
-	case IPPROTO_MPTCP:
-		return IPPROTO_TCP;
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-	case IPPROTO_SCTP:
-		return protocol;
+	return protocol == IPPROTO_MPTCP ? IPPROTO_TCP : protocol;
+}
+
+static __always_inline bool is_udp(__u16 protocol)
+{
+	return protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE;
+}
+
+/* Whether the socket's own port was chosen by its owner: peers may know it. */
+static __always_inline bool has_own_port(struct sock *sk)
+{
+	return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_BINDPORT_LOCK;
+}
+
+/* What the record and the key have in common. */
+static __always_inline void fill_socket(struct socket_key *key, struct record *r)
+{
+	r->direction = key->direction;
+	r->protocol = key->protocol;
+	r->port = key->port;
+	r->via_port = key->via_port;
+	__builtin_memcpy(r->address, key->address, 16);
+	__builtin_memcpy(r->via, key->via, 16);
+}
+
+static __always_inline void fill_endpoint(struct socket_key *key, enum direction direction, struct endpoint *e)
+{
+	key->direction = direction;
+	key->protocol = e->protocol;
+	key->port = e->port;
+	__builtin_memcpy(key->address, e->address, 16);
+	if (e->via_port && (e->via_port != e->port || !same_address(e->via, e->address))) {
+		key->via_port = e->via_port;
+		__builtin_memcpy(key->via, e->via, 16);
 	}
-	return 0;
 }
 
 static __always_inline void add_socket_fact(__u32 slot, struct actor *a, enum direction direction,
 					    struct endpoint *e)
 {
-	struct socket_key key = {
-		.mntns = a->mntns,
-		.flags = a->flags,
-		.direction = direction,
-		.exe = a->id,
-		.protocol = e->protocol,
-		.port = e->port,
-	};
+	struct socket_key key = {.mntns = a->mntns, .flags = a->flags, .exe = a->id};
 	struct scratch *s;
 
-	__builtin_memcpy(key.address, e->address, 16);
+	fill_endpoint(&key, direction, e);
 	if (known(&sockets, &key))
 		return;
 	s = claim(slot, KIND_NETWORK, &sockets, &key);
 	if (!s)
 		return;
 	describe(s, slot, KIND_NETWORK, a);
-	s->record.direction = direction;
-	s->record.protocol = e->protocol;
-	s->record.port = e->port;
-	__builtin_memcpy(s->record.address, e->address, 16);
+	fill_socket(&key, &s->record);
 	publish(s, KIND_NETWORK, &sockets, &key);
 }
 
-/*
- * Notes that the owner of a socket sent to, or heard from, peer. False when the
- * other side had spoken first: then this is a reply.
- */
-static __always_inline bool speaks_first(__u64 cookie, struct endpoint *peer, __u8 direction)
+/* Says whose a record is, outside of process context. */
+static __always_inline void name_owner(struct scratch *s, struct owner *owner)
 {
-	struct flow_key flow = {.cookie = cookie, .port = peer->port};
-	__u8 *first;
+	s->record.mntns = owner->who.mntns;
+	s->record.flags = owner->who.flags;
+	s->record.pid = owner->pid;
+	s->record.actor = owner->actor;
+}
 
-	__builtin_memcpy(flow.address, peer->address, 16);
-	first = bpf_map_lookup_elem(&flows, &flow);
-	if (first)
-		return *first == direction;
-	bpf_map_update_elem(&flows, &flow, &direction, 0);
-	return true;
+/* As add_socket_fact, outside of process context. */
+static __always_inline void add_owned_fact(__u32 slot, struct owner *owner, enum direction direction,
+					   struct endpoint *e)
+{
+	struct socket_key key = {.mntns = owner->who.mntns, .flags = owner->who.flags, .exe = owner->who.exe};
+	struct scratch *s;
+
+	fill_endpoint(&key, direction, e);
+	if (known(&sockets, &key))
+		return;
+	s = claim(slot, KIND_NETWORK, &sockets, &key);
+	if (!s)
+		return;
+	name_owner(s, owner);
+	fill_socket(&key, &s->record);
+	publish(s, KIND_NETWORK, &sockets, &key);
 }
 
 static __always_inline void read_peer(struct sock *sk, __u16 family, struct endpoint *e)
@@ -107,36 +135,45 @@ static __always_inline void read_peer(struct sock *sk, __u16 family, struct endp
 		BPF_CORE_READ_INTO(&e->address, sk, __sk_common.skc_v6_daddr);
 }
 
-/* A system call that connected, accepted or opened for peers the socket of file. */
-static __always_inline void socket_used(struct file *file, enum direction direction, bool bind)
+static __always_inline struct sock *sock_of(struct file *file)
 {
-	struct endpoint e = {};
-	struct actor a = {};
 	struct socket *socket;
-	struct sock *sk;
-	__u16 family;
 
 	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return;
+		return NULL;
 	socket = BPF_CORE_READ(file, private_data);
-	sk = BPF_CORE_READ(socket, sk);
+	return BPF_CORE_READ(socket, sk);
+}
+
+/*
+ * A system call that connected, accepted or opened for peers the socket of file.
+ * TCP connects are note_state's, and datagrams are seen by packet; SCTP is left.
+ */
+static __always_inline void socket_used(struct file *file, enum direction direction, bool bind)
+{
+	struct sock *sk = sock_of(file);
+	struct endpoint e = {};
+	struct actor a = {};
+	__u16 family;
+
+	if (!sk)
+		return;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	if (family != AF_INET && family != AF_INET6)
 		return;
 	e.protocol = protocol_of(sk);
-	if (!e.protocol || (bind && e.protocol != IPPROTO_UDP))
+	if (bind ? !is_udp(e.protocol) : e.protocol != IPPROTO_TCP && e.protocol != IPPROTO_SCTP)
 		return;
-	if (direction == DIRECTION_EGRESS && e.protocol == IPPROTO_UDP && are_sends_traced())
+	if (direction == DIRECTION_EGRESS && e.protocol == IPPROTO_TCP)
 		return;
 	if (direction == DIRECTION_EGRESS)
 		e.port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 	else
 		e.port = BPF_CORE_READ(sk, __sk_common.skc_num);
-	/* Port 0: a connect to AF_UNSPEC, or an address that was only looked up. */
 	if (!e.port)
-		return;
+		return; /* a connect to AF_UNSPEC */
 	/* A port that the kernel chose is not one that peers know. */
-	if (bind && !(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_BINDPORT_LOCK))
+	if (bind && !has_own_port(sk))
 		return;
 	if (!act_tracing(&a))
 		return;
@@ -145,71 +182,45 @@ static __always_inline void socket_used(struct file *file, enum direction direct
 	add_socket_fact(SLOT_TRACING, &a, direction, &e);
 }
 
-/*
- * The current task sent a datagram on sk, of family, which is a UDP socket; typed
- * if the verifier knows sk's type. Where it does not, a socket may have no cookie
- * yet: then no cgroup program has seen it, and so no peer has spoken first.
- */
-static __always_inline void datagram_sent(__u32 slot, struct sock *sk, __u16 family, bool typed)
+/* The socket of file was made, by socket(2) or socketpair(2). */
+static __always_inline void socket_made(struct file *file)
 {
-	__u64 cookie;
-	struct endpoint e = {.protocol = IPPROTO_UDP};
+	struct sock *sk = sock_of(file);
+	struct made_key key = {};
 	struct actor a = {};
+	struct scratch *s;
 
-	e.port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
-	if (!e.port || (family != AF_INET && family != AF_INET6))
-		return; /* not connected: note_send has it */
-	if (!act_tracing(&a))
+	if (!sk || !act_tracing(&a))
 		return;
-	read_peer(sk, family, &e);
-	cookie = typed ? bpf_get_socket_cookie(sk) : (__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	if (!cookie || speaks_first(cookie, &e, DIRECTION_EGRESS))
-		add_socket_fact(slot, &a, DIRECTION_EGRESS, &e);
+	key.mntns = a.mntns;
+	key.flags = a.flags;
+	key.family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	key.type = BPF_CORE_READ(sk, sk_type);
+	key.protocol = BPF_CORE_READ(sk, sk_protocol);
+	key.exe = a.id;
+	if (known(&made, &key))
+		return;
+	s = claim(SLOT_TRACING, KIND_SOCKET, &made, &key);
+	if (!s)
+		return;
+	describe(s, SLOT_TRACING, KIND_SOCKET, &a);
+	s->record.family = key.family;
+	s->record.type = key.type;
+	s->record.protocol = key.protocol;
+	publish(s, KIND_SOCKET, &made, &key);
 }
 
-/*
- * A datagram to or from peer on an unconnected socket. Only the side that spoke
- * first makes a fact; and a socket whose own port the kernel chose serves nobody,
- * so what comes unasked there is a reply whose address was translated.
- */
-static __always_inline int datagram(struct bpf_sock_addr *ctx, struct endpoint *peer, bool out)
+/* What was asked for on a socket: by this thread, or with thread 0 by connect. */
+static __always_inline bool recall(__u64 cookie, __u64 thread, struct endpoint *e)
 {
-	struct bpf_sock *socket = ctx->sk;
-	__u8 direction = out ? DIRECTION_EGRESS : DIRECTION_INGRESS;
-	struct actor a = {};
-	struct sock *sk = NULL;
+	struct asked_key key = {.cookie = cookie, .thread = thread};
+	struct asked *what = bpf_map_lookup_elem(&asked, &key);
 
-	/* The address as a number: fields beyond bpf_sock's are read by it. */
-	bpf_probe_read_kernel(&sk, sizeof(sk), &socket);
-	peer->protocol = protocol_of(sk);
-	if (peer->protocol != IPPROTO_UDP || !act(&a))
-		return 1;
-	if (!out && !(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_BINDPORT_LOCK))
-		return 1;
-	if (!speaks_first(bpf_get_socket_cookie(ctx), peer, direction))
-		return 1;
-	if (!out)
-		peer->port = BPF_CORE_READ(sk, __sk_common.skc_num);
-	if (peer->port)
-		add_socket_fact(SLOT_CGROUP, &a, direction, peer);
-	return 1;
-}
-
-static __always_inline int datagram4(struct bpf_sock_addr *ctx, bool out)
-{
-	struct endpoint peer = {.port = bpf_ntohs((__u16)ctx->user_port)};
-
-	map_v4(peer.address, ctx->user_ip4);
-	return datagram(ctx, &peer, out);
-}
-
-static __always_inline int datagram6(struct bpf_sock_addr *ctx, bool out)
-{
-	struct endpoint peer = {.port = bpf_ntohs((__u16)ctx->user_port)};
-	__u32 words[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
-
-	__builtin_memcpy(peer.address, words, 16);
-	return datagram(ctx, &peer, out);
+	if (!what)
+		return false;
+	e->via_port = what->port;
+	__builtin_memcpy(e->via, what->address, 16);
+	return true;
 }
 
 #endif

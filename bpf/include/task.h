@@ -263,6 +263,7 @@ static __always_inline void describe_as(struct scratch *s, __u32 slot, enum kind
 	s->record.mntns = a->mntns;
 	s->record.flags = a->flags;
 	s->record.session = a->id.session;
+	s->record.pid = BPF_CORE_READ(current_task(), tgid);
 	append_cgroups(slot);
 	s->record.cgroups_len = s->used;
 	if (a->flags & RECORD_RUNTIME)

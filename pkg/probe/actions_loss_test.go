@@ -30,6 +30,9 @@ func runLossAction(args []string) error {
 		}
 		return closeAtOnce(args[1], n)
 	}
+	if is, err := networkAction(args); is {
+		return err
+	}
 	return errors.New("unknown action")
 }
 

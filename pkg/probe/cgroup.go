@@ -9,8 +9,31 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
+
+// beforeOthers has a program run before those that others have attached, which may
+// translate the addresses that it is to see: BPF_F_PREORDER, since Linux 6.17 for
+// links.
+const beforeOthers = 1 << 6
+
+// attachCgroup attaches a program to the control group at root and below, before
+// those of others where the kernel can do that, else after those that are there.
+func attachCgroup(root string, attach ebpf.AttachType, program *ebpf.Program) (link.Link, error) {
+	group, err := os.Open(root)
+	if err != nil {
+		return nil, fmt.Errorf("open control group: %w", err)
+	}
+	defer group.Close()
+	o := link.RawLinkOptions{Target: int(group.Fd()), Program: program, Attach: attach, Flags: beforeOthers}
+	if l, err := link.AttachRawLink(o); err == nil {
+		return l, nil
+	}
+	o.Flags = 0
+	return link.AttachRawLink(o)
+}
 
 // mountCgroup2 gives a directory descriptor of the cgroup v2 hierarchy's root,
 // through a mount of its own that no namespace shows. It is the caller's to close.

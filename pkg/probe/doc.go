@@ -25,9 +25,8 @@
 //
 // # What is not seen
 //
-// Operations through io_uring (other than io_uring_setup as a system call),
-// peers of a UDP socket that reads without asking for the address, TCP
-// connections made by a send with MSG_FASTOPEN, and files of descriptors that
-// were opened before the probe. A descriptor that another thread replaces before
+// Operations through io_uring on files, and its accept (other than io_uring_setup
+// as a system call), peers of packet sockets, sockets that the host made and handed
+// in, and files of descriptors that were opened before the probe. A descriptor that another thread replaces before
 // its system call returns is taken for what it was replaced with.
 package probe

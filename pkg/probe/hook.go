@@ -42,14 +42,12 @@ func Families() []string { return []string{FamilyTracepoint, FamilyFentry, Famil
 // hook is something that is observed by whichever family the kernel has: by one
 // tracepoint, or by programs on functions of the kernel.
 type hook struct {
-	name       string           // the tracepoint's program; its key in Features.Missing
-	kind       behavior.Kind    // of the facts that it sees
-	tracepoint string           // its name; empty if no kernel has one
-	since      string           // the first kernel that has it
-	functions  []function       // all of them, or the hook is missing
-	gap        string           // what is not seen without it
-	setting    bpf.FloorSetting // what the programs are told when it is there
-	told       bool             // whether there is such a setting
+	name       string        // the tracepoint's program; its key in Features.Missing
+	kind       behavior.Kind // of the facts that it sees
+	tracepoint string        // its name; empty if no kernel has one
+	since      string        // the first kernel that has it
+	functions  []function    // all of them, or the hook is missing
+	gap        string        // what is not seen without it
 }
 
 // function of the kernel, and the name that its programs start with.
@@ -62,12 +60,6 @@ func hooks() []hook {
 			name: "note_capability", kind: behavior.Capability, tracepoint: "cap_capable", since: "6.14",
 			functions: []function{{"cap_capable", "capability"}},
 			gap:       "capabilities are not observed",
-		},
-		{
-			name: "note_sent", kind: behavior.Network, tracepoint: "sock_send_length", since: "6.3",
-			functions: []function{{"udp_sendmsg", "sent4"}, {"udpv6_sendmsg", "sent6"}},
-			gap:       "UDP sockets count as used once they are connected",
-			setting:   bpf.FloorSettingSETTING_SENDS_TRACED, told: true,
 		},
 	}
 }
@@ -99,7 +91,7 @@ func dropMissingTracepoints(spec *ebpf.CollectionSpec, kernel *btf.Spec, family 
 }
 
 // hook attaches what has no tracepoint by the other families, or by the given one
-// alone, and tells the programs what there is.
+// alone.
 func (p *Probe) hook(family string) error {
 	spec, err := p.hookSpec()
 	if err != nil {
@@ -122,11 +114,6 @@ func (p *Probe) hook(family string) error {
 		if reasons[0] != "" {
 			p.features.Missing[h.name] = strings.Join(reasons, "; ")
 			continue
-		}
-		if h.told {
-			if err := p.collection.Maps["settings"].Put(uint32(h.setting), uint64(1)); err != nil {
-				return fmt.Errorf("tell of hook %s: %w", h.name, err)
-			}
 		}
 	}
 	return nil
@@ -229,7 +216,7 @@ func reasonOf(err error) string {
 func (p *Probe) families() map[behavior.Kind][]string {
 	seen := map[behavior.Kind][]string{
 		behavior.Process: {FamilyTracepoint}, behavior.File: {FamilyTracepoint},
-		behavior.Network: {FamilyTracepoint}, behavior.Syscall: {FamilyTracepoint},
+		behavior.Network: {FamilyTracepoint}, behavior.Syscall: {FamilyTracepoint}, behavior.Socket: {FamilyTracepoint},
 	}
 	for name := range cgroupAttach() {
 		if p.features.Missing[name] == "" {

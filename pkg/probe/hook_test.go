@@ -18,17 +18,13 @@ func TestEveryFamilySeesTheSame(t *testing.T) {
 			{Kind: behavior.Capability, Exe: "/bin/app", Name: "SYS_CHROOT", Syscall: "chroot"},
 			{Kind: behavior.Capability, Exe: "/bin/app", Name: "SYS_CHROOT", Syscall: "chroot", Refused: true},
 		},
-		"note_sent": {
-			socket(behavior.Egress, "udp", 5300, "127.0.0.1"), socket(behavior.Egress, "udp", 5301, "::1"),
-		},
 	}
 	for _, family := range append(Families(), "") {
 		t.Run("family "+family, func(t *testing.T) {
 			p := requireProbe(t, Options{Family: family})
 			features := p.Features()
 			t.Logf("programs %v, missing %v, hooks %v", features.Programs, features.Missing, features.Hooks)
-			_, records := observe(t, p, actions("chroot /", "drop SYS_CHROOT", "refused chroot /",
-				"udp 127.0.0.1:5300", "udp [::1]:5301", "lookup 127.0.0.1:65535", "lookup [::1]:443")...)
+			_, records := observe(t, p, actions("chroot /", "drop SYS_CHROOT", "refused chroot /")...)
 			for name, facts := range want {
 				if reason := features.Missing[name]; reason != "" {
 					t.Logf("SKIPPED: %s: %s", name, reason)
@@ -42,14 +38,11 @@ func TestEveryFamilySeesTheSame(t *testing.T) {
 				}
 			}
 			for _, r := range records {
-				if f := r.Fact; features.Missing["note_sent"] == "" && f.Kind == behavior.Network && (f.Port == 65535 || f.Port == 443) {
-					t.Errorf("a socket that sent nothing is a fact: %s", f)
-				}
 				if f := r.Fact; f.Kind == behavior.Capability && slices.Contains([]string{"mmap", "brk", "execve", "mprotect"}, f.Syscall) {
 					t.Errorf("a check in passing is a fact: %s", f)
 				}
 			}
-			if l := allLost(t, p); l["return not seen: capability"] > 0 || l["return not seen: network"] > 0 {
+			if l := allLost(t, p); l["return not seen: capability"] > 0 {
 				t.Errorf("lost %v", l)
 			}
 		})

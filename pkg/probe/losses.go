@@ -27,14 +27,17 @@ type Losses struct {
 type losses [int(bpf.FloorKindKINDS) * int(bpf.FloorLossLOSSES)]uint32
 
 func lossKinds() []behavior.Kind {
-	return []behavior.Kind{behavior.Process, behavior.File, behavior.Network, behavior.Capability, behavior.Syscall}
+	return []behavior.Kind{
+		behavior.Process, behavior.File, behavior.Network, behavior.Capability, behavior.Syscall, behavior.Socket,
+		"socket owner", // whose packets then belong to nobody
+	}
 }
 
 func lossReasons() []string {
 	return []string{
 		"ring buffer full", "map full", "interrupted", "path too long", "path too deep", "path unreadable", "unknown number",
 		"script not found", "return not seen", "descriptor closed at once", "share of map used up", "share of ring buffer used up",
-		"arguments cut", "who entered unknown",
+		"arguments cut", "who entered unknown", "socket of unknown owner",
 	}
 }
 
@@ -95,6 +98,9 @@ func (p *Probe) Lost() (Losses, error) {
 	if n := p.malformed.Load(); n > 0 {
 		l.Node["malformed record"] = n
 	}
+	if n := p.forgotten.Load(); n > 0 {
+		l.Node["actor forgotten: network"] = n
+	}
 	for name, program := range p.collection.Programs {
 		stats, err := program.Stats()
 		if errors.Is(err, ebpf.ErrNotSupported) {
@@ -124,6 +130,7 @@ func rooms() map[string]uint32 {
 	return map[string]uint32{
 		"processes": uint32(bpf.FloorKindKIND_PROCESS), "files": uint32(bpf.FloorKindKIND_FILE),
 		"sockets": uint32(bpf.FloorKindKIND_NETWORK), "capabilities": uint32(bpf.FloorKindKIND_CAPABILITY),
+		"made": uint32(bpf.FloorKindKIND_SOCKET), "introductions": uint32(bpf.FloorKindKIND_ACTOR),
 		"namespaces": uint32(bpf.FloorRoomROOM_NAMESPACES), "executed": uint32(bpf.FloorRoomROOM_EXECUTED),
 		"entrants": uint32(bpf.FloorRoomROOM_ENTRANTS),
 	}

@@ -135,7 +135,7 @@ func TestConversationsThatArePushedOutHideNothing(t *testing.T) {
 	box.resume(t)
 	flows := p.collection.Maps["flows"]
 	for i := range flows.MaxEntries() + 4096 {
-		if err := flows.Put(bpf.FloorFlowKey{Cookie: 1 << 60, Port: i}, uint8(1)); err != nil {
+		if err := flows.Put(bpf.FloorFlowKey{Cookie: 1 << 60, Port: i}, bpf.FloorFlow{}); err != nil {
 			t.Fatal(err)
 		}
 	}

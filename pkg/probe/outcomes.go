@@ -23,6 +23,8 @@ func outcomeCalls() map[bpf.FloorOutcome]string {
 		bpf.FloorOutcomeOUTCOME_BIND:       "bind",
 		bpf.FloorOutcomeOUTCOME_SETNS:      "setns",
 		bpf.FloorOutcomeOUTCOME_UNSHARE:    "unshare",
+		bpf.FloorOutcomeOUTCOME_SOCKET:     "socket",
+		bpf.FloorOutcomeOUTCOME_SOCKETPAIR: "socketpair",
 		bpf.FloorOutcomeOUTCOME_SOCKETCALL: "socketcall",
 	}
 }

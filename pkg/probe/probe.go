@@ -67,6 +67,8 @@ type Probe struct {
 	features   Features
 	walksDeep  bool          // the kernel has bpf_loop: paths of more than 500 directories fit
 	malformed  atomic.Uint64 // records that could not be decoded
+	actors     actors        // of Run
+	forgotten  atomic.Uint64 // records whose actor was forgotten
 
 	mu       sync.Mutex
 	told     map[uint64]losses          // what each mount namespace had lost when Lost was last called
@@ -77,11 +79,19 @@ type Probe struct {
 // cgroupAttach says where the programs that are no tracepoints attach.
 func cgroupAttach() map[string]ebpf.AttachType {
 	return map[string]ebpf.AttachType{
+		"note_made":     ebpf.AttachCGroupInetSockCreate,
+		"note_egress":   ebpf.AttachCGroupInetEgress,
+		"note_ingress":  ebpf.AttachCGroupInetIngress,
+		"note_connect4": ebpf.AttachCGroupInet4Connect,
+		"note_connect6": ebpf.AttachCGroupInet6Connect,
 		"note_send4":    ebpf.AttachCGroupUDP4Sendmsg,
 		"note_send6":    ebpf.AttachCGroupUDP6Sendmsg,
-		"note_receive4": ebpf.AttachCGroupUDP4Recvmsg,
-		"note_receive6": ebpf.AttachCGroupUDP6Recvmsg,
 	}
+}
+
+// asking are the programs that only see what address is asked for.
+func asking() []string {
+	return []string{"note_connect4", "note_connect6", "note_send4", "note_send6"}
 }
 
 // Open loads the programs and attaches them; from its return on, what happens is
@@ -256,7 +266,7 @@ func (p *Probe) attach(o Options) error {
 		var l link.Link
 		var err error
 		if isCgroup {
-			l, err = link.AttachCgroup(link.CgroupOptions{Path: root, Attach: attachType, Program: program})
+			l, err = attachCgroup(root, attachType, program)
 		} else {
 			l, err = link.AttachTracing(link.TracingOptions{Program: program})
 		}
@@ -277,8 +287,12 @@ func (f Features) Gaps() []string {
 	var list []string
 	for name, reason := range f.Missing {
 		what, ok := gaps[name]
-		if !ok {
-			what = "UDP of unconnected sockets is not observed"
+		switch {
+		case ok:
+		case slices.Contains(asking(), name):
+			what = "addresses before Service translation are not observed"
+		default:
+			what = "datagrams (UDP, ICMP, raw sockets) are not observed"
 		}
 		list = append(list, what+": "+reason)
 	}

@@ -243,9 +243,6 @@ func TestFacts(t *testing.T) {
 
 func TestConnectedSocketThatSendsNothingIsNoFact(t *testing.T) {
 	p := requireProbe(t, Options{})
-	if reason := p.Features().Missing["note_sent"]; reason != "" {
-		t.Skip("SKIPPED: " + reason)
-	}
 	_, records := observe(t, p, actions("lookup 127.0.0.1:65535", "lookup [::1]:443")...)
 	for _, r := range records {
 		if r.Fact.Kind == behavior.Network {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
+
+	"github.com/autopolicy/kubectl-autopolicy/bpf"
 )
 
 // ErrClosed is returned by Run when the probe was closed meanwhile.
@@ -57,13 +59,21 @@ func (p *Probe) Run(ctx context.Context, handle func(Record)) error {
 }
 
 // record decodes what a program wrote. What cannot be is counted as lost; the next
-// one may be sound.
+// one may be sound. A record that only introduces an actor is no fact.
 func (p *Probe) record(raw []byte) (Record, bool) {
-	r, err := decode(raw, wallTime)
-	if err != nil {
+	r, header, err := decode(raw, wallTime)
+	switch {
+	case err != nil:
 		p.malformed.Add(1)
+		return r, false
+	case bpf.FloorKind(header.Kind) == bpf.FloorKindKIND_ACTOR:
+		p.actors.add(header.Id, r)
+		return r, false
+	case header.Actor != 0 && !p.actors.complete(header.Actor, &r):
+		p.forgotten.Add(1)
+		return r, false
 	}
-	return r, err == nil
+	return r, true
 }
 
 // wallTime turns boot time in nanoseconds into wall time, as the clocks stand now.

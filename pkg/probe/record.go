@@ -62,17 +62,22 @@ const (
 	headerBytes   = int(unsafe.Sizeof(bpf.FloorRecord{}))
 )
 
-// decode makes a Record of what the programs wrote. wall turns boot time into
-// wall time.
-func decode(raw []byte, wall func(boot uint64) time.Time) (Record, error) {
+// decode makes a Record of what the programs wrote, and gives the rest that they
+// said of it. wall turns boot time into wall time. A record of an actor has no
+// fact but whose it is; one that names an actor does not say whose it is.
+func decode(raw []byte, wall func(boot uint64) time.Time) (Record, bpf.FloorRecord, error) {
 	var h bpf.FloorRecord
 	if len(raw) < headerBytes {
-		return Record{}, fmt.Errorf("%w: %d bytes", ErrRecord, len(raw))
+		return Record{}, h, fmt.Errorf("%w: %d bytes", ErrRecord, len(raw))
 	}
 	if _, err := binary.Decode(raw[:headerBytes], binary.NativeEndian, &h); err != nil {
-		return Record{}, fmt.Errorf("%w: %w", ErrRecord, err)
+		return Record{}, h, fmt.Errorf("%w: %w", ErrRecord, err)
 	}
-	rest := raw[headerBytes:]
+	r, err := recordOf(&h, raw[headerBytes:], wall)
+	return r, h, err
+}
+
+func recordOf(h *bpf.FloorRecord, rest []byte, wall func(boot uint64) time.Time) (Record, error) {
 	var parts [5][][]byte
 	for i, n := range []uint16{h.CgroupsLen, h.ExeLen, h.ParentLen, h.PathLen, h.ArgumentsLen} {
 		if int(n) > len(rest) {
@@ -113,7 +118,7 @@ func decode(raw []byte, wall func(boot uint64) time.Time) (Record, error) {
 		parent = ""
 	}
 	r.Parent, r.HasParent = parent, !has(h.Flags, bpf.FloorRecordFlagRECORD_RUNTIME)
-	fact, err := factOf(&h, exe, file, parent)
+	fact, err := factOf(h, exe, file, parent)
 	if err != nil {
 		return Record{}, err
 	}
@@ -141,16 +146,22 @@ func factOf(h *bpf.FloorRecord, exe, file, parent string) (behavior.Fact, error)
 		f.Kind, f.Path, f.Access = behavior.File, file, behavior.Access(h.Access)
 	case bpf.FloorKindKIND_NETWORK:
 		f.Kind, f.Port = behavior.Network, h.Port
+		f.Protocol = ProtocolName(int(h.Protocol))
 		var ok bool
 		if f.Direction, ok = direction(h.Direction); !ok {
 			return f, fmt.Errorf("%w: direction %d", ErrRecord, h.Direction)
 		}
-		if f.Protocol, ok = protocol(h.Protocol); !ok {
-			return f, fmt.Errorf("%w: protocol %d", ErrRecord, h.Protocol)
-		}
 		if f.Direction != behavior.Listen {
 			f.Peer.Address = netip.AddrFrom16(h.Address).Unmap()
 		}
+		if h.ViaPort != 0 {
+			f.Via = netip.AddrPortFrom(netip.AddrFrom16(h.Via).Unmap(), h.ViaPort)
+		}
+	case bpf.FloorKindKIND_SOCKET:
+		f.Kind, f.Family, f.Type = behavior.Socket, FamilyName(int(h.Family)), SocketTypeName(int(h.Type))
+		f.Protocol = socketProtocolName(int(h.Family), int(h.Protocol))
+	case bpf.FloorKindKIND_ACTOR:
+		return f, nil
 	case bpf.FloorKindKIND_CAPABILITY:
 		arches := Arches(runtime.GOARCH)
 		f.Kind, f.Name, f.Syscall = behavior.Capability, CapabilityName(int(h.Capability)), SyscallName(arches[0], int(h.Syscall))
@@ -177,18 +188,6 @@ func direction(d uint8) (behavior.Direction, bool) {
 		return behavior.Ingress, true
 	case bpf.FloorDirectionDIRECTION_LISTEN:
 		return behavior.Listen, true
-	}
-	return "", false
-}
-
-func protocol(number uint16) (string, bool) {
-	switch number {
-	case 6:
-		return "tcp", true
-	case 17:
-		return "udp", true
-	case 132:
-		return "sctp", true
 	}
 	return "", false
 }

@@ -187,7 +187,7 @@ func (p *Probe) numbers(mntns uint32) ([]uint64, error) {
 // be called many times a second.
 func (p *Probe) Stats() (Stats, error) {
 	s := Stats{Maps: map[string]Fill{}, Ring: Fill{p.reader.AvailableBytes(), p.reader.BufferSize()}}
-	for _, name := range []string{"processes", "files", "sockets", "capabilities", "namespaces"} {
+	for _, name := range []string{"processes", "files", "sockets", "capabilities", "made", "introductions", "namespaces"} {
 		s.Maps[name] = Fill{Size: int(p.collection.Maps[name].MaxEntries())}
 	}
 	add := func(name string) {
@@ -211,6 +211,8 @@ func (p *Probe) eachSeen(visit func(name string, key any, number uint64, s *bpf.
 		each(m["files"], func(k *bpf.FloorFileKey, s *bpf.FloorSeen) { visit("files", k, k.Mntns, s) }),
 		each(m["sockets"], func(k *bpf.FloorSocketKey, s *bpf.FloorSeen) { visit("sockets", k, k.Mntns, s) }),
 		each(m["capabilities"], func(k *bpf.FloorCapabilityKey, s *bpf.FloorSeen) { visit("capabilities", k, k.Mntns, s) }),
+		each(m["made"], func(k *bpf.FloorMadeKey, s *bpf.FloorSeen) { visit("made", k, k.Mntns, s) }),
+		each(m["introductions"], func(k *bpf.FloorIntroductionKey, s *bpf.FloorSeen) { visit("introductions", k, k.Mntns, s) }),
 	)
 }
 

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The floor's programs on sockets and packets. */
+#ifndef NETWORK_H
+#define NETWORK_H
+
+#include "packet.h"
+
+/*
+ * A TCP connect, however it was made: connect, a send with MSG_FASTOPEN, io_uring.
+ * The socket's peer is set, and this is the task that asked.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int note_state(__u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[0];
+	struct endpoint e = {.protocol = IPPROTO_TCP};
+	struct actor a = {};
+	__u16 family;
+
+	if ((int)ctx[2] != TCP_SYN_SENT || sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	family = sk->__sk_common.skc_family;
+	e.port = bpf_ntohs(sk->__sk_common.skc_dport);
+	if (!act_tracing(&a))
+		return 0;
+	read_peer(sk, family, &e);
+	recall(BPF_CORE_READ(sk, __sk_common.skc_cookie.counter), 0, &e);
+	add_socket_fact(SLOT_TRACING, &a, DIRECTION_EGRESS, &e);
+	return 0;
+}
+
+SEC("cgroup/sock_create")
+int note_made(struct bpf_sock *ctx)
+{
+	if (ctx->type != SOCK_STREAM)
+		own(SLOT_CGROUP, bpf_get_socket_cookie(ctx));
+	return 1;
+}
+
+static __always_inline int packet(struct __sk_buff *ctx, enum direction direction)
+{
+	struct bpf_sock *socket = ctx->sk;
+
+	if (!socket)
+		return 1;
+	socket = bpf_sk_fullsock(socket);
+	if (!socket)
+		return 1;
+	if (socket->type == SOCK_STREAM)
+		return 1;
+	datagram(ctx, socket, direction);
+	return 1;
+}
+
+SEC("cgroup_skb/egress")
+int note_egress(struct __sk_buff *ctx)
+{
+	return packet(ctx, DIRECTION_EGRESS);
+}
+
+SEC("cgroup_skb/ingress")
+int note_ingress(struct __sk_buff *ctx)
+{
+	return packet(ctx, DIRECTION_INGRESS);
+}
+
+/* Keeps what is asked for, until it is known what was made of it. */
+static __always_inline int ask(struct bpf_sock_addr *ctx, __u8 *address, bool connect)
+{
+	struct asked what = {.port = bpf_ntohs((__u16)ctx->user_port)};
+	struct asked_key key = {.cookie = bpf_get_socket_cookie(ctx)};
+	struct flow_key flow = {.cookie = key.cookie, .port = what.port};
+
+	__builtin_memcpy(what.address, address, 16);
+	if (!connect) {
+		/* Nobody translates what has arrived at a peer as it is. */
+		__builtin_memcpy(flow.address, address, 16);
+		if (bpf_map_lookup_elem(&flows, &flow))
+			return 1;
+		key.thread = BPF_CORE_READ(current_task(), pid);
+	}
+	bpf_map_update_elem(&asked, &key, &what, 0);
+	return 1;
+}
+
+static __always_inline int ask4(struct bpf_sock_addr *ctx, bool connect)
+{
+	__u8 address[16];
+
+	map_v4(address, ctx->user_ip4);
+	return ask(ctx, address, connect);
+}
+
+static __always_inline int ask6(struct bpf_sock_addr *ctx, bool connect)
+{
+	__u32 words[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+
+	return ask(ctx, (__u8 *)words, connect);
+}
+
+SEC("cgroup/connect4")
+int note_connect4(struct bpf_sock_addr *ctx)
+{
+	return ask4(ctx, true);
+}
+
+SEC("cgroup/connect6")
+int note_connect6(struct bpf_sock_addr *ctx)
+{
+	return ask6(ctx, true);
+}
+
+SEC("cgroup/sendmsg4")
+int note_send4(struct bpf_sock_addr *ctx)
+{
+	return ask4(ctx, false);
+}
+
+SEC("cgroup/sendmsg6")
+int note_send6(struct bpf_sock_addr *ctx)
+{
+	return ask6(ctx, false);
+}
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Packets of sockets that speak by datagrams: UDP, ICMP and raw ones. They are
+ * seen whichever system call sent or read them, and after translation.
+ */
+#ifndef PACKET_H
+#define PACKET_H
+
+#include "socket.h"
+
+#define EXTENSIONS 6 /* headers of IPv6 before the payload; more are not sent */
+#define REFRESH 256   /* jiffies: 0.25 to 2.5 s, as the kernel counts them */
+
+enum {
+	ICMP_ECHO = 8,
+	ICMPV6_ECHO = 128,
+};
+
+struct packet {
+	struct endpoint peer; /* its port is 0 where the protocol has none */
+	__u16 own_port;
+	__u16 zero;
+	__u32 payload; /* offset of what the IP header carries */
+};
+
+static __always_inline void skip_extensions(struct __sk_buff *ctx, struct packet *p)
+{
+	__u8 header[2];
+
+	for (int i = 0; i < EXTENSIONS; i++) {
+		switch (p->peer.protocol) {
+		case 0:	 /* hop by hop */
+		case 43: /* routing */
+		case 44: /* fragment, always whole here */
+		case 60: /* destination */
+			break;
+		default:
+			return;
+		}
+		if (bpf_skb_load_bytes(ctx, p->payload, header, sizeof(header)))
+			return;
+		p->payload += p->peer.protocol == 44 ? 8 : (header[1] + 1) * 8;
+		p->peer.protocol = header[0];
+	}
+}
+
+static __always_inline bool has_ports(__u16 protocol)
+{
+	return protocol == IPPROTO_TCP || is_udp(protocol) || protocol == IPPROTO_SCTP;
+}
+
+/* Reads who is at the other end of a packet, which starts with its IP header. */
+static __always_inline bool read_packet(struct __sk_buff *ctx, bool out, struct packet *p)
+{
+	__u8 header[20];
+	__u16 ports[2];
+	__u32 v4;
+
+	if (bpf_skb_load_bytes(ctx, 0, header, sizeof(header)))
+		return false;
+	if (header[0] >> 4 == 4) {
+		__builtin_memcpy(&v4, header + (out ? 16 : 12), 4);
+		map_v4(p->peer.address, v4);
+		p->peer.protocol = header[9];
+		p->payload = (header[0] & 15) * 4;
+	} else {
+		if (bpf_skb_load_bytes(ctx, out ? 24 : 8, p->peer.address, 16))
+			return false;
+		p->peer.protocol = header[6];
+		p->payload = 40;
+		skip_extensions(ctx, p);
+	}
+	if (has_ports(p->peer.protocol) && !bpf_skb_load_bytes(ctx, p->payload, ports, sizeof(ports))) {
+		p->peer.port = bpf_ntohs(ports[out]);
+		p->own_port = bpf_ntohs(ports[!out]);
+	}
+	return true;
+}
+
+/*
+ * Whether a packet that comes unasked is a fact. A socket whose own port the
+ * kernel chose serves nobody: what comes there is a reply whose address was
+ * translated. A raw ICMP socket gets a copy of whatever comes to the container:
+ * only requests are from somebody who speaks first.
+ */
+static __always_inline bool is_unasked(struct __sk_buff *ctx, struct sock *sk, struct packet *p)
+{
+	bool raw = BPF_CORE_READ(sk, sk_type) == SOCK_RAW;
+	__u16 protocol = protocol_of(sk);
+	__u8 type = 0;
+
+	if (!raw)
+		return protocol != IPPROTO_ICMP && protocol != IPPROTO_ICMPV6 && has_own_port(sk);
+	if (p->peer.protocol != IPPROTO_ICMP && p->peer.protocol != IPPROTO_ICMPV6)
+		return true;
+	bpf_skb_load_bytes(ctx, p->payload, &type, sizeof(type));
+	return type == (p->peer.protocol == IPPROTO_ICMP ? ICMP_ECHO : ICMPV6_ECHO);
+}
+
+/* A socket's address as a number: fields beyond bpf_sock's are read by it. */
+static __always_inline struct sock *full_sock(struct bpf_sock *socket)
+{
+	struct sock *sk = NULL;
+
+	bpf_probe_read_kernel(&sk, sizeof(sk), &socket);
+	return sk;
+}
+
+/* The packet begins a conversation: whose, and what was asked for? */
+static __always_inline void begin_flow(struct packet *p, struct flow_key *key, enum direction direction)
+{
+	struct flow flow = {.direction = direction, .noted = bpf_jiffies64()};
+
+	if (direction == DIRECTION_EGRESS && !recall(key->cookie, BPF_CORE_READ(current_task(), pid), &p->peer))
+		recall(key->cookie, 0, &p->peer);
+	flow.via_port = p->peer.via_port;
+	__builtin_memcpy(flow.via, p->peer.via, 16);
+	bpf_map_update_elem(&flows, key, &flow, 0);
+}
+
+/* Adds the fact of a packet. A function of its own, for the sake of its stack. */
+static __noinline int add_packet(struct packet *p, struct owner *owner, enum direction direction)
+{
+	if (direction == DIRECTION_INGRESS)
+		p->peer.port = p->own_port;
+	add_owned_fact(direction == DIRECTION_EGRESS ? SLOT_CGROUP : SLOT_INGRESS, owner, direction, &p->peer);
+	return 0;
+}
+
+/* A packet of a socket that is not TCP's. */
+static __always_inline void datagram(struct __sk_buff *ctx, struct bpf_sock *socket, enum direction direction)
+{
+	bool out = direction == DIRECTION_EGRESS;
+	struct flow_key key = {};
+	struct packet p = {};
+	struct owner *owner;
+	struct flow *flow;
+	struct sock *sk;
+
+	if (!read_packet(ctx, out, &p))
+		return;
+	key.cookie = bpf_get_socket_cookie(ctx);
+	key.port = p.peer.port;
+	__builtin_memcpy(key.address, p.peer.address, 16);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (flow && (flow->direction != direction || bpf_jiffies64() - flow->noted < REFRESH))
+		return; /* a reply, or nothing new */
+	sk = full_sock(socket);
+	owner = owner_of(SLOT_CGROUP, key.cookie, sk, out && !flow);
+	if (!owner || (!flow && !out && !is_unasked(ctx, sk, &p)))
+		return;
+	if (flow) {
+		flow->noted = bpf_jiffies64();
+		p.peer.via_port = flow->via_port;
+		__builtin_memcpy(p.peer.via, flow->via, 16);
+	} else {
+		begin_flow(&p, &key, direction);
+	}
+	add_packet(&p, owner, direction);
+}
+
+#endif
