@@ -38,6 +38,8 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&d.Node, "node", os.Getenv("NODE_NAME"), "name of the node that it runs on")
 	flags.StringVar(&d.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace to remove at the deadline")
 	flags.IntVar(&d.Port, "port", 9847, "port to serve on, on loopback")
+	flags.StringVar(&d.Cgroups, "cgroups", "", "where the machine's control groups are mounted")
+	flags.StringVar(&d.Keep, "keep", "", "file in which the profile outlives a restart of this program")
 	deadline := flags.String("deadline", "", "when to stop: a time (RFC 3339) or a duration; never when empty")
 	if err := flags.Parse(args); err != nil {
 		return err

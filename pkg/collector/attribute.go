@@ -52,7 +52,9 @@ type loss struct {
 // moments.
 func (n *namespace) lose(reason string, count uint64, from, to time.Time) {
 	switch {
-	case count == 0 || n.foreign:
+	case count == 0 || n.foreign && n.stranger == nil:
+	case n.foreign:
+		n.stranger.missed = loss{n.stranger.missed.count + count, extend(n.stranger.missed.span, from, to)}
 	case n.container != nil:
 		n.container.lose(reason, count, from, to)
 	default:
@@ -95,7 +97,7 @@ func (c *Collector) record(r Record) {
 func (c *Collector) succeed(n *namespace, by uint32) {
 	calls, err := c.probe.Syscalls()
 	if err != nil {
-		c.lost["last system calls of a mount namespace"]++
+		c.lose("last system calls of a mount namespace", 1, c.now(), c.now())
 	}
 	n.syscalls = slices.DeleteFunc(calls[n.number], func(s SyscallSet) bool {
 		return s.Generation == by || n.generation != 0 && s.Generation != n.generation
@@ -105,7 +107,7 @@ func (c *Collector) succeed(n *namespace, by uint32) {
 	}
 	c.end(n)
 	if err := c.probe.Forget(n.number); err != nil {
-		c.lost["facts of a mount namespace that was not forgotten"]++
+		c.lose("facts of a mount namespace that was not forgotten", 1, c.now(), c.now())
 	}
 }
 
@@ -227,10 +229,13 @@ func (c *Collector) resolve(n *namespace) bool {
 	n.container, n.foreign, n.stranger = k, false, nil
 	c.acquaint(k)
 	if !n.ended {
-		k.to = time.Time{}
+		k.to, k.terminated = time.Time{}, false
 	}
-	if isNew {
-		c.snapshots = append(c.snapshots, k)
+	if isNew && from.Equal(c.attached) && info.started.After(c.hole.First) && !c.hole.Last.IsZero() {
+		k.lose(restartReason, 1, info.started, c.hole.Last)
+	}
+	if isNew || k.restored {
+		c.snapshots, k.restored = append(c.snapshots, k), false
 	}
 	pending := n.pending
 	c.drop(n)

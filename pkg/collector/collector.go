@@ -34,6 +34,8 @@ type Options struct {
 	Steady func() time.Time
 	// API lists the pods of the node.
 	API dynamic.Interface
+	// Keep is the file in which the profile outlives the program; none when empty.
+	Keep string
 }
 
 // Collector gives records to containers. It is safe for concurrent use.
@@ -48,6 +50,7 @@ type Collector struct {
 	home     map[uint32]bool // mount namespaces of the host and of the collector
 
 	lookups chan lookup
+	keeper  keeper
 
 	mu           sync.Mutex
 	store        *store
@@ -60,7 +63,9 @@ type Collector struct {
 	snapshots    []*container
 	pending      int
 	unattributed uint64
-	lost         map[string]uint64 // of the collector itself
+	lost         map[string]loss // that no container is known for
+	told         told
+	hole         behavior.Span     // in which no collector ran; the zero one when it is the first
 	problems     map[string]string // what goes wrong just now, by activity
 }
 
@@ -85,8 +90,9 @@ func New(probe Probe, o Options) (*Collector, error) {
 		options: o, probe: probe, proc: proc{o.Proc}, pods: newPods(), now: o.Now, steady: o.Steady, attached: o.Now(),
 		lookups: make(chan lookup, 4096), home: map[uint32]bool{},
 		store: newStore(o.Limits), spaces: map[uint32]*namespace{}, ignored: map[uint32]place{}, strangers: map[string]*stranger{}, orphans: map[orphan]time.Time{},
-		lost: map[string]uint64{}, problems: map[string]string{},
+		lost: map[string]loss{}, keeper: keeper{path: o.Keep}, problems: map[string]string{},
 	}
+	c.told.at = c.attached
 	for _, pid := range []string{"1", "self"} {
 		ns, err := c.proc.namedMountNS(pid)
 		if errors.Is(err, fs.ErrPermission) && pid == "1" {
@@ -99,6 +105,9 @@ func New(probe Probe, o Options) (*Collector, error) {
 		if err := probe.Ignore(ns); err != nil {
 			return nil, fmt.Errorf("ignore the host's processes: %w", err)
 		}
+	}
+	if o.Keep != "" {
+		c.problem("restore profile", c.restore())
 	}
 	return c, nil
 }
@@ -128,7 +137,15 @@ func (c *Collector) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { return c.rounds(ctx) })
 	group.Go(func() error { return c.interpreters(ctx) })
-	if err := group.Wait(); err != nil && outer.Err() == nil {
+	group.Go(func() error {
+		c.saveOften(ctx)
+		return nil
+	})
+	err := group.Wait()
+	if keepErr := c.save(true); err == nil {
+		err = keepErr
+	}
+	if err != nil && outer.Err() == nil {
 		return err
 	}
 	return nil
@@ -141,6 +158,7 @@ func (c *Collector) rounds(ctx context.Context) error {
 	defer count.Stop()
 	for {
 		c.problem("scan processes", c.scan())
+		c.problem("read losses", c.takeLosses())
 		select {
 		case <-ctx.Done():
 			return nil
@@ -150,6 +168,12 @@ func (c *Collector) rounds(ctx context.Context) error {
 			c.problem("refresh counts", c.refresh())
 		}
 	}
+}
+
+// lose counts facts of containers that nobody can tell. The caller holds the lock.
+func (c *Collector) lose(reason string, count uint64, from, to time.Time) {
+	l := c.lost[reason]
+	c.lost[reason] = loss{l.count + count, extend(l.span, from, to)}
 }
 
 // problem remembers what an activity ended in, for Status; nil clears it.
@@ -233,7 +257,7 @@ func (c *Collector) adopt(calls map[uint32][]SyscallSet) error {
 			}
 			gone[number] = true
 			if !s.Runtime {
-				c.lost["system calls of a mount namespace that was gone at once"] += uint64(len(s.Names))
+				c.lose("system calls of a mount namespace that was gone at once", uint64(len(s.Names)), c.now(), c.now())
 			}
 		}
 	}
@@ -260,8 +284,9 @@ func (c *Collector) keepSyscalls(n *namespace, now time.Time) {
 
 // Status tells how the collector is doing.
 func (c *Collector) Status() wire.Status {
-	lost, err := c.probe.Lost()
-	c.problem("read losses", err)
+	c.problem("read losses", c.takeLosses())
+	use, err := c.probe.MapUse()
+	c.problem("read use of maps", err)
 	synced, problem := c.pods.state()
 	now := c.now()
 	c.mu.Lock()
@@ -270,7 +295,7 @@ func (c *Collector) Status() wire.Status {
 		Version: c.options.Version, Epoch: c.options.Epoch, Node: behavior.Escape(c.options.Node), Ready: synced,
 		Started: c.attached, Deadline: c.options.Deadline, Containers: len(c.store.containers),
 		Facts: uint64(c.store.facts), NewFacts: c.store.freshFacts(now), Unattributed: c.unattributed + c.waiting(),
-		Lost: map[string]uint64{},
+		Lost: map[string]uint64{}, LostAt: map[string]behavior.Span{}, Hooks: c.hooks(), Maps: use,
 	}
 	pods := map[string]bool{}
 	for _, k := range c.store.containers {
@@ -282,12 +307,9 @@ func (c *Collector) Status() wire.Status {
 	if n := c.pods.forgotten(); n > 0 {
 		s.Lost["more pods than are remembered"] = n
 	}
-	for _, from := range append(slices.Collect(maps.Values(lost.Namespace)), lost.Node, c.lost) {
-		for reason, n := range from {
-			if n > 0 {
-				s.Lost[behavior.Escape(reason)] += n
-			}
-		}
+	for reason, l := range c.lost {
+		s.Lost[behavior.Escape(reason)] += l.count
+		s.LostAt[behavior.Escape(reason)] = l.span
 	}
 	for _, m := range c.probe.Missing() {
 		s.Missing = append(s.Missing, behavior.Escape(m))

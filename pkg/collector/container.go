@@ -29,6 +29,8 @@ type container struct {
 	readySince time.Time // zero while it is not ready
 	newAt      time.Time // when it last did something new by itself
 	steady     bool
+
+	restored bool // read back, and not met since
 }
 
 // lose counts facts that were lost at some time between two moments.

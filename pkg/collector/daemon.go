@@ -24,6 +24,11 @@ type Daemon struct {
 	Version   string
 	Port      int       // on loopback
 	Deadline  time.Time // zero for none
+	// Cgroups is where the machine's control groups are mounted; empty when the
+	// collector may mount what it needs of them by itself.
+	Cgroups string
+	// Keep is as in Options.
+	Keep string
 }
 
 // Validate tells what is missing before anything is touched.
@@ -74,12 +79,19 @@ func (d Daemon) Run(ctx context.Context, log io.Writer) error {
 
 // collect attaches the programs, collects and serves until the context ends.
 func (d Daemon) collect(ctx context.Context, api dynamic.Interface, log io.Writer) (err error) {
-	kernel, err := Attach()
+	root, err := cgroup2(d.Cgroups)
+	if err != nil {
+		return err
+	}
+	kernel, err := Attach(root)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
-	c, err := New(kernel, Options{Node: d.Node, Version: d.Version, Epoch: rand.Text(), Deadline: d.Deadline, API: api})
+	if err := dropCapabilities(kernel.readable); err != nil {
+		return err
+	}
+	c, err := New(kernel, Options{Node: d.Node, Version: d.Version, Epoch: rand.Text(), Deadline: d.Deadline, API: api, Keep: d.Keep})
 	if err != nil {
 		return err
 	}

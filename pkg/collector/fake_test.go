@@ -57,7 +57,13 @@ func (p *fakeProbe) Syscalls() (map[uint32][]SyscallSet, error) {
 }
 
 func (p *fakeProbe) Lost() (probe.Losses, error) { return probe.Losses{Node: maps.Clone(p.lost)}, nil }
-func (p *fakeProbe) Missing() []string           { return []string{"capabilities"} }
+func (p *fakeProbe) MapUse() (map[string]behavior.MapUse, error) {
+	return map[string]behavior.MapUse{"files": {High: 7, Size: 10}}, nil
+}
+func (p *fakeProbe) Hooks() map[behavior.Kind][]string {
+	return map[behavior.Kind][]string{behavior.File: {"tracepoint"}, behavior.DNS: {"cgroup"}}
+}
+func (p *fakeProbe) Missing() []string { return []string{"capabilities"} }
 
 func (p *fakeProbe) Ignore(ns uint32) error {
 	p.mu.Lock()

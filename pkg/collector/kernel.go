@@ -3,6 +3,7 @@
 package collector
 
 import (
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/probe"
 )
 
@@ -11,9 +12,11 @@ type Kernel struct {
 	*probe.Probe
 }
 
-// Attach loads and attaches the programs. The caller closes the Kernel.
-func Attach() (Kernel, error) {
-	p, err := probe.Open(probe.Options{})
+// Attach loads and attaches the programs; cgroupRoot is where the version 2
+// hierarchy of control groups is mounted, which the probe mounts by itself when it
+// is empty. The caller closes the Kernel.
+func Attach(cgroupRoot string) (Kernel, error) {
+	p, err := probe.Open(probe.Options{CgroupRoot: cgroupRoot})
 	if err != nil {
 		return Kernel{}, err
 	}
@@ -28,4 +31,13 @@ func (k Kernel) Missing() []string {
 		list = append(list, program+": "+missing[program])
 	}
 	return list
+}
+
+// Hooks implements Probe.
+func (k Kernel) Hooks() map[behavior.Kind][]string { return k.Features().Hooks }
+
+// readable tells whether what the programs recorded can be read.
+func (k Kernel) readable() error {
+	_, err := k.Syscalls()
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/probe"
 )
 
@@ -24,8 +25,12 @@ type Probe interface {
 	Counts(func(id, count uint64, first, last time.Time)) error
 	// Syscalls lists the system calls of every mount namespace.
 	Syscalls() (map[uint32][]SyscallSet, error)
-	// Lost counts what could not be recorded, by reason.
+	// Lost counts what could not be recorded, by reason; MapUse tells how full
+	// the kernel's maps were at most, and Hooks by which families of hooks each
+	// kind of fact is seen.
 	Lost() (probe.Losses, error)
+	MapUse() (map[string]behavior.MapUse, error)
+	Hooks() map[behavior.Kind][]string
 	// Ignore stops records of a namespace; Forget drops what is known of it, so
 	// that its number may be used again, and lets records of it come again.
 	Ignore(mountNS uint32) error

@@ -45,7 +45,7 @@ func (c *Collector) watchClock(now time.Time) {
 	defer c.mu.Unlock()
 	ahead := now.Round(0).Sub(c.steady().Round(0))
 	if (ahead - c.ahead).Abs() > maxStep {
-		c.lost["the node's clock was set"]++
+		c.lose("the node's clock was set", 1, now, now)
 		c.ahead = ahead
 	}
 }
@@ -218,6 +218,7 @@ func (c *Collector) settle(now time.Time) error {
 		c.ignored[number] = n.place
 	}
 	c.acquaintAll()
+	c.bury(c.now())
 	c.limbo = slices.DeleteFunc(c.limbo, func(n *namespace) bool {
 		if c.resolve(n) {
 			n.container.to = cmp.Or(n.container.to, c.now())

@@ -293,7 +293,8 @@ func (c *Collector) takeSnapshots(now time.Time) error {
 			spaces[n.container] = n
 		}
 	}
-	due = slices.DeleteFunc(due, func(k *container) bool { return k.start })
+	// Of one whose start was seen, by a collector before this one too, all is known.
+	due = slices.DeleteFunc(due, func(k *container) bool { return k.start && k.from.After(c.hole.Last) })
 	c.mu.Unlock()
 	for _, k := range due {
 		list := slices.Sorted(slices.Values(pids[k]))

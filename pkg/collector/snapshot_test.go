@@ -4,6 +4,7 @@ package collector
 
 import (
 	"bufio"
+	"encoding/json"
 	"io"
 	"net"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
@@ -21,6 +23,10 @@ import (
 const holderEnv = "AUTOPOLICY_TEST_HOLD"
 
 func TestMain(m *testing.M) {
+	if os.Getenv(confinedEnv) != "" {
+		json.NewEncoder(os.Stdout).Encode(runConfined())
+		return
+	}
 	if dir := os.Getenv(holderEnv); dir != "" {
 		hold(dir)
 		return
@@ -35,6 +41,10 @@ const hostile = "a\nb \x1b[31m\"'\\ (deleted)"
 func hold(dir string) {
 	read, _ := os.Open(filepath.Join(dir, "read"))
 	write, _ := os.OpenFile(filepath.Join(dir, hostile), os.O_RDWR|os.O_CREATE, 0o600)
+	if mapped, err := os.Open(filepath.Join(dir, "mapped")); err == nil {
+		syscall.Mmap(int(mapped.Fd()), 0, 4096, syscall.PROT_READ|syscall.PROT_EXEC, syscall.MAP_PRIVATE)
+		mapped.Close()
+	}
 	gone, _ := os.Create(filepath.Join(dir, "gone"))
 	os.Remove(filepath.Join(dir, "gone"))
 	tcp, _ := net.Listen("tcp", "127.0.0.1:0")

@@ -77,6 +77,14 @@ func (w *Writer) flush() error {
 	return err
 }
 
+// Flush sends what was added since the last batch, if anything was.
+func (w *Writer) Flush() error {
+	if len(w.batch.Containers) == 0 {
+		return nil
+	}
+	return w.flush()
+}
+
 // Close sends the last batch, which says that everything up to the revision has
 // been sent and how the node is doing.
 func (w *Writer) Close(revision uint64, s Status) error {
