@@ -22,18 +22,19 @@ import (
 
 // fakeProbe is a kernel that tests plant facts in.
 type fakeProbe struct {
-	mu       sync.Mutex
-	counts   map[uint64]uint64
-	calls    map[uint32][]SyscallSet
-	lost     map[string]uint64
-	ignored  map[uint32]bool
-	forgot   map[uint32]int
-	lastSeen time.Time
-	err      error // of Syscalls
+	mu        sync.Mutex
+	counts    map[uint64]uint64
+	calls     map[uint32][]SyscallSet
+	lost      map[string]uint64
+	spaceLost map[uint32]map[string]uint64
+	ignored   map[uint32]bool
+	forgot    map[uint32]int
+	lastSeen  time.Time
+	err       error // of Syscalls
 }
 
 func newFakeProbe() *fakeProbe {
-	return &fakeProbe{counts: map[uint64]uint64{}, calls: map[uint32][]SyscallSet{}, lost: map[string]uint64{}, ignored: map[uint32]bool{}, forgot: map[uint32]int{}}
+	return &fakeProbe{counts: map[uint64]uint64{}, calls: map[uint32][]SyscallSet{}, lost: map[string]uint64{}, spaceLost: map[uint32]map[string]uint64{}, ignored: map[uint32]bool{}, forgot: map[uint32]int{}}
 }
 
 func (p *fakeProbe) Run(ctx context.Context, _ func(Record)) error {
@@ -56,7 +57,12 @@ func (p *fakeProbe) Syscalls() (map[uint32][]SyscallSet, error) {
 	return maps.Clone(p.calls), p.err
 }
 
-func (p *fakeProbe) Lost() (probe.Losses, error) { return probe.Losses{Node: maps.Clone(p.lost)}, nil }
+func (p *fakeProbe) Lost() (probe.Losses, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return probe.Losses{Node: maps.Clone(p.lost), Namespace: maps.Clone(p.spaceLost)}, nil
+}
+
 func (p *fakeProbe) MapUse() (map[string]behavior.MapUse, error) {
 	return map[string]behavior.MapUse{"files": {High: 7, Size: 10}}, nil
 }

@@ -49,7 +49,7 @@ func (e *OpenError) Hint() string {
 	case errors.Is(e.Reason, ErrLockdown):
 		return "the node runs in lockdown mode confidentiality, which forbids to read kernel memory; mode integrity allows it"
 	case errors.Is(e.Reason, ErrPermission):
-		return "run as root with all capabilities (a privileged pod), or at least BPF, PERFMON, NET_ADMIN and SYS_ADMIN"
+		return "it needs the capabilities BPF, PERFMON and NET_ADMIN, and SYS_RESOURCE before Linux 5.11; something takes them away"
 	default:
 		return "use a kernel of 5.10 or later with tracepoints and control group BPF"
 	}

@@ -106,6 +106,9 @@ func (s *Source) Deploy(ctx context.Context) error {
 		return fmt.Errorf("deploy collector: create namespace: %w", err)
 	}
 	s.uid = namespace.GetUID()
+	if err := s.suit(ctx, objects); err != nil {
+		return fmt.Errorf("deploy collector: %w", err)
+	}
 	for _, u := range objects[1:] {
 		if err := own(u, namespace, s.options.Deadline); err != nil {
 			return fmt.Errorf("deploy collector: %w", err)

@@ -70,6 +70,32 @@ func TestClusterWideObjectsGoWithTheNamespace(t *testing.T) {
 	}
 }
 
+func TestOnlyAnOldKernelAddsACapability(t *testing.T) {
+	for version, old := range map[string]bool{
+		"5.10.0-35-cloud-amd64": true, "4.18.0-553.el8.x86_64": true, "5.11.0": false, "5.15.0-1075-azure": false, "6.18.44": false, "": false, "x": false,
+	} {
+		if locksMemory(version) != old {
+			t.Errorf("%q is old: %t", version, !old)
+		}
+	}
+	objects, err := Objects(Options{Version: "v1", Deadline: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := addCapability(objects, "SYS_RESOURCE"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := YAML(objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), "- SYS_RESOURCE"); n != 1 || !strings.Contains(string(text), "- BPF") {
+		t.Errorf("it is there %d times in\n%s", n, text)
+	}
+}
+
 func TestAMissingPermissionNamesTheRuleToAdd(t *testing.T) {
 	err := &PermissionError{Missing: []Permission{
 		{"create", "apps", "daemonsets", "autopolicy-collector"}, {"list", "apps", "daemonsets", ""}, {"list", "", "nodes", ""}, {"patch", "apps", "daemonsets", "autopolicy-collector"},

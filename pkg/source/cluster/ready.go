@@ -54,7 +54,7 @@ func (e *ReadyError) Hint() string {
 		case strings.HasPrefix(n.Reason, imageReason):
 			return "name an image that the nodes can pull: --collector-image"
 		case strings.HasPrefix(n.Reason, refusedReason):
-			return "the collector needs privileged pods in namespace " + manifests.Namespace + ": exempt it where an admission policy forbids them"
+			return "the collector needs pods with host processes and capabilities in namespace " + manifests.Namespace + ": exempt it where an admission policy forbids them"
 		case strings.Contains(n.Reason, "BTF"):
 			return "the nodes need a kernel of 5.10 or later that is built with CONFIG_DEBUG_INFO_BTF=y"
 		}
