@@ -221,7 +221,7 @@ int note_outcome(__u64 *ctx)
 	file = file_of(task, fd);
 	if (!file) {
 		if (result >= 0) /* a connect to be waited for says so again */
-			lose(outcome == OUTCOME_OPEN ? KIND_FILE : KIND_NETWORK, LOSS_CLOSED);
+			lose_of(number_of(mount_namespace), outcome == OUTCOME_OPEN ? KIND_FILE : KIND_NETWORK, LOSS_CLOSED);
 		return 0;
 	}
 	if (outcome == OUTCOME_OPEN)

@@ -58,6 +58,18 @@ func span(first, last int64) (behavior.Span, error) {
 	return behavior.Span{First: fromUnix(first), Last: fromUnix(last)}, nil
 }
 
+// Coverage is what the status says of its node as a whole: what was lost, and when.
+func (s Status) Coverage() behavior.Coverage {
+	c := behavior.Coverage{Lost: map[string]uint64{}, LostAt: s.LostAt}
+	for reason, n := range s.Lost {
+		c.Lost[reason] = n
+	}
+	if s.Unattributed > 0 {
+		c.Lost[behavior.UnattributedReason] = s.Unattributed
+	}
+	return c
+}
+
 // Evidence is the observation as evidence of the pod.
 func (o Observation) Evidence(pod string) behavior.Evidence {
 	return behavior.Evidence{First: o.First, Last: o.Last, Pods: map[string]uint64{pod: o.Count}, Parents: o.Parents, Snapshot: o.Snapshot}

@@ -46,16 +46,18 @@ type node struct {
 	weight     int                // bytes of their texts
 	fresh      []novel            // what was not known before, until somebody takes it
 	status     wire.Status
-	restarts   int       // of the collector, while it was observing
-	answered   time.Time // last
-	failure    error     // of the last pull, or why there is no collector
-	cutOff     bool      // it broke the limits: nothing is asked of it any more
+	former     behavior.Coverage // what collectors that are no more said that they lost
+	restarts   int               // of the collector, while it was observing
+	answered   time.Time         // last
+	failure    error             // of the last pull, or why there is no collector
+	cutOff     bool              // it broke the limits: nothing is asked of it any more
 }
 
 // pulled is one container as it was pulled so far.
 type pulled struct {
 	wire.Container
-	facts map[behavior.Fact]wire.Observation
+	former behavior.Coverage // as in node
+	facts  map[behavior.Fact]wire.Observation
 }
 
 // novel is a fact of a container that was not known before.
@@ -269,6 +271,7 @@ func (n *node) take(b wire.Batch) error {
 	defer n.mu.Unlock()
 	if n.epoch != "" && b.Epoch != n.epoch {
 		n.restarts++
+		n.remember()
 	}
 	for _, c := range b.Containers {
 		if err := n.takeContainer(c); err != nil {
@@ -280,6 +283,15 @@ func (n *node) take(b wire.Batch) error {
 		n.status = *b.Status
 	}
 	return nil
+}
+
+// remember keeps what a collector said that it lost, now that another one follows,
+// which need not know of it.
+func (n *node) remember() {
+	n.former = behavior.MergeCoverage(n.former, n.status.Coverage())
+	for _, k := range n.containers {
+		k.former = behavior.MergeCoverage(k.former, behavior.Coverage{Lost: k.Lost, LostAt: k.LostAt})
+	}
 }
 
 func (n *node) takeContainer(c wire.Container) error {

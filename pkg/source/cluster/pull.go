@@ -66,15 +66,13 @@ func (s *Source) assembly() assembly {
 
 // node adds everything of one node, what is missing of it included.
 func (a *assembly) node(n *node) {
-	whole := behavior.Coverage{Lost: map[string]uint64{}, Hooks: n.status.Hooks}
-	for reason, count := range n.status.Lost {
-		whole.Lost[n.name+": "+reason] = count
+	now := n.status.Coverage()
+	if facts := a.unknown(n); facts > 0 {
+		now.Lost[unknownReason] = facts
 	}
-	if n.status.Unattributed > 0 {
-		whole.Lost[n.name+": "+behavior.UnattributedReason] = n.status.Unattributed
-		a.result.Unattributed += n.status.Unattributed
-	}
-	whole.LostAt = prefixed(n.name, n.status.LostAt)
+	said := behavior.MergeCoverage(n.former, now)
+	a.result.Unattributed += said.Lost[behavior.UnattributedReason]
+	whole := behavior.Coverage{Lost: prefixed(n.name, said.Lost), LostAt: prefixed(n.name, said.LostAt), Hooks: n.status.Hooks}
 	whole.Maps = prefixed(n.name, n.status.Maps)
 	gaps := a.gaps(n)
 	for _, reason := range gaps {
@@ -89,6 +87,24 @@ func (a *assembly) node(n *node) {
 	if len(gaps) > 0 {
 		a.unobserved(n.name, whole)
 	}
+}
+
+// unknownReason is what is lost to everybody when nobody can tell whose it was: a
+// pod came and went while the API server showed it to nobody.
+const unknownReason = "pods of an unknown workload"
+
+// unknown counts the facts of pods of the namespace whose workload is not known.
+func (a *assembly) unknown(n *node) uint64 {
+	var facts uint64
+	for _, k := range n.containers {
+		if k.Namespace != a.options.Namespace {
+			continue
+		}
+		if _, _, ok := a.picture.topology.Workload(k.Namespace, k.Pod); !ok {
+			facts += uint64(max(1, len(k.facts)))
+		}
+	}
+	return facts
 }
 
 // prefixed gives the entries with who they are about before their names.
@@ -119,6 +135,9 @@ func (a *assembly) gaps(n *node) []string {
 	for _, missing := range n.status.Missing {
 		gaps = append(gaps, "not seen by this kernel: "+missing)
 	}
+	for _, problem := range n.status.Problems {
+		gaps = append(gaps, "when it was asked last: "+problem)
+	}
 	return gaps
 }
 
@@ -137,8 +156,9 @@ func (a *assembly) container(n *node, k *pulled, whole behavior.Coverage) {
 		a.result.Nodes = append(a.result.Nodes, source.NodeError{Node: n.name, Reason: reason})
 		return
 	}
+	said := behavior.MergeCoverage(k.former, behavior.Coverage{Lost: k.Lost, LostAt: k.LostAt})
 	own := behavior.Coverage{
-		Replicas: a.replicas[workload], Lost: prefixed(k.Pod, k.Lost), LostAt: prefixed(k.Pod, k.LostAt), Mounts: k.Mounts,
+		Replicas: a.replicas[workload], Lost: prefixed(k.Pod, said.Lost), LostAt: prefixed(k.Pod, said.LostAt), Mounts: k.Mounts,
 		Pods: map[string]behavior.PodCoverage{k.Pod: {Node: n.name, Image: k.Image, From: k.From, To: k.To,
 			Start: k.Start, Ready: k.Ready, Steady: k.Steady, Terminated: k.Terminated, Restarts: k.Restarts}},
 	}
