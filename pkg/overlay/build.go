@@ -93,11 +93,11 @@ func Check(t Tree) error {
 // object with every other one, which for thousands of policies takes minutes; so
 // where the entries cannot influence each other, each is built alone.
 func buildRoot(t Tree) ([]engine.Object, error) {
-	fsys, err := inMemory(t)
+	entries, err := listed(t)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := listed(t)
+	fsys, err := inMemory(t)
 	if err != nil {
 		return nil, err
 	}
@@ -115,11 +115,7 @@ func buildRoot(t Tree) ([]engine.Object, error) {
 	var objects []engine.Object
 	seen := map[[4]string]bool{}
 	for _, e := range entries {
-		built, err := runEntry(fsys, e)
-		if err != nil {
-			return nil, &InvalidError{File: Kustomization, Line: e.node.Line, Reason: err.Error()}
-		}
-		some, err := objectsOf(built)
+		some, err := entryObjects(t, fsys, e)
 		if err != nil {
 			return nil, err
 		}
@@ -133,6 +129,18 @@ func buildRoot(t Tree) ([]engine.Object, error) {
 		objects = append(objects, some...)
 	}
 	return objects, nil
+}
+
+// entryObjects builds one entry of the root kustomization.
+func entryObjects(t Tree, fsys filesys.FileSystem, e entry) ([]engine.Object, error) {
+	if some, ok, err := plain(t, e); ok || err != nil {
+		return some, err
+	}
+	built, err := runEntry(fsys, e)
+	if err != nil {
+		return nil, &InvalidError{File: Kustomization, Line: e.node.Line, Reason: err.Error()}
+	}
+	return objectsOf(built)
 }
 
 // independent tells whether no entry of the root kustomization can change what

@@ -51,14 +51,39 @@ func many(tb testing.TB, n int, r *rand.Rand) overlay.Tree {
 	return tree
 }
 
+// withOddities adds to some bases what a person might write, which kustomize may
+// pass on, change or leave out.
+func withOddities(tb testing.TB, t overlay.Tree, r *rand.Rand) overlay.Tree {
+	tb.Helper()
+	changes := map[string][]byte{}
+	for _, slug := range overlay.Slugs(t) {
+		odd := []string{"", "metadata: {name: NAME}", "metadata:\n  name: NAME\n  annotations: {a: b}", "metadata:\n  name: NAME\n  namespace: \"7\"",
+			"metadata: {name: NAME, labels: {a: 'yes', b: null}}", "metadata: {name: NAME, annotations: {config.kubernetes.io/local-config: 'true'}}",
+		}[r.IntN(6)]
+		base := overlay.BaseFolder(slug) + "/"
+		if odd == "" || strings.HasSuffix(string(t[base+"kustomization.yaml"]), "[]\n") {
+			continue
+		}
+		text := "# A person's own.\napiVersion: v1\nkind: ConfigMap\n" + strings.ReplaceAll(odd, "NAME", "odd-"+slug) +
+			"\ndata: {y: yes, n: 0o17, o: 017, x: 0x1F, e: 1e3, f: 1.50, s: \"1\", d: 2001-01-01, u: \"\\u2028<&>\", z: ~, m: {}, l: []}\n"
+		if r.IntN(2) == 0 {
+			text += "binary: |\n  a\n   b\n"
+		}
+		changes[base+"odd.yaml"] = []byte(text)
+		changes[base+"kustomization.yaml"] = append(slices.Clone(t[base+"kustomization.yaml"]), "- odd.yaml\n"...)
+	}
+	return t.With(changes)
+}
+
 // whole makes the root kustomization one that has to be built at once.
 func whole(t overlay.Tree) overlay.Tree {
 	return t.With(map[string][]byte{"kustomization.yaml": append(slices.Clone(t["kustomization.yaml"]), "generatorOptions: {}\n"...)})
 }
 
 func TestBuildingApartGivesWhatBuildingAtOnceGives(t *testing.T) {
-	for seed := range uint64(30) {
-		tree := many(t, int(seed%7), rand.New(rand.NewPCG(seed, 4)))
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 4))
+		tree := withOddities(t, many(t, int(seed%7), r), r)
 		apart, err := overlay.Build(tree)
 		if err != nil {
 			t.Fatal(err)

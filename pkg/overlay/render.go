@@ -49,11 +49,10 @@ func Render(w Workload) (map[string][]byte, error) {
 		return nil, err
 	}
 	var b strings.Builder
-	b.WriteString("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n")
 	if len(w.Base) == 0 {
-		b.WriteString("resources: []\n")
+		b.WriteString(header + "resources: []\n")
 	} else {
-		b.WriteString("resources:\n")
+		b.WriteString(baseHeader)
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.Base)) {
 		b.WriteString("- " + name + "\n")
@@ -65,7 +64,12 @@ func Render(w Workload) (map[string][]byte, error) {
 	}, nil
 }
 
-const stageHeader = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- ../base\n"
+// What our kustomizations begin with.
+const (
+	header      = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+	baseHeader  = header + "resources:\n"
+	stageHeader = baseHeader + "- ../base\n"
+)
 
 // kindsOf finds which kinds, by API group, the base holds: a patch for a kind
 // that is not there would only puzzle its readers.
