@@ -48,19 +48,19 @@ func (p proc) placeOf(pid int) (place, error) {
 	return parseCgroupFile(string(content)), nil
 }
 
-// scan lists the mount namespaces of all processes but those of skip, each with
-// its processes and the place of the first of them: it made the namespace, or has
+// scan lists the mount namespaces of all processes but those of skip, and counts
+// the processes that it may not look at; each namespace with its processes and the place of the first of them: it made the namespace, or has
 // been in it for longest. Later ones may be visitors, such as the runtime that
 // starts another container, or a person with nsenter.
-func (p proc) scan(skip func(uint32) bool) (map[uint32]*mountNS, error) {
+func (p proc) scan(skip func(uint32) bool) (found map[uint32]*mountNS, refused int, err error) {
 	dir, err := os.Open(p.root)
 	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
+		return nil, 0, fmt.Errorf("list processes: %w", err)
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
+		return nil, 0, fmt.Errorf("list processes: %w", err)
 	}
 	pids := make([]int, 0, len(names))
 	for _, name := range names {
@@ -69,9 +69,12 @@ func (p proc) scan(skip func(uint32) bool) (map[uint32]*mountNS, error) {
 		}
 	}
 	slices.Sort(pids)
-	found := map[uint32]*mountNS{}
+	found = map[uint32]*mountNS{}
 	for _, pid := range pids {
 		ns, err := p.mountNSOf(pid)
+		if errors.Is(err, fs.ErrPermission) {
+			refused++
+		}
 		if err != nil || skip(ns) {
 			continue // ended, or on its way out: it holds nothing any more
 		}
@@ -90,7 +93,7 @@ func (p proc) scan(skip func(uint32) bool) (map[uint32]*mountNS, error) {
 			}
 		}
 	}
-	return found, nil
+	return found, refused, nil
 }
 
 // namedMountNS reads the mount namespace of a process by its name in the proc

@@ -12,12 +12,13 @@ import (
 // scan looks at all processes: it finds containers that ran before, learns which
 // namespaces are gone, and decides about those whose container is not known.
 func (c *Collector) scan() error {
-	found, err := c.proc.scan(func(ns uint32) bool { return c.home[ns] })
+	found, refused, err := c.proc.scan(func(ns uint32) bool { return c.home[ns] })
 	if err != nil {
 		return err
 	}
 	now := c.now()
 	c.watchClock(now)
+	c.noteRefused(uint64(refused))
 	gone, err := c.stale(found, c.steady())
 	if err != nil {
 		return err
@@ -32,6 +33,16 @@ func (c *Collector) scan() error {
 	}
 	c.readMounts(now)
 	return c.takeSnapshots(now)
+}
+
+// noteRefused remembers how many processes could not be looked at, at most.
+func (c *Collector) noteRefused(n uint64) {
+	const reason = "processes that may not be looked at"
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if told := c.lost[reason].count; n > told {
+		c.lose(reason, n-told, c.now(), c.now())
+	}
 }
 
 // maxStep is how far the clock may go another way than time does before what was

@@ -50,32 +50,78 @@ type held struct {
 // snapshot reads what the processes of one container hold: what they run, which
 // files they have open or mapped, which sockets they listen on or are connected
 // by. What a container's own names say is escaped, and never followed outside of
-// its root.
-func (p proc) snapshot(pids []int) snapshot {
-	s := snapshot{facts: map[behavior.Fact]bool{}, lost: map[string]uint64{}}
+// its root. What is read of a process counts if still says afterwards that it is
+// one of the container's: its number may have been given to another one.
+func (p proc) snapshot(pids []int, still func(pid int) bool) snapshot {
+	s := newSnapshot()
 	if len(pids) > maxSnapshotPIDs {
 		s.lost["snapshot of processes"] += uint64(len(pids) - maxSnapshotPIDs)
 		pids = pids[:maxSnapshotPIDs]
 	}
 	exes := map[int]string{}
 	for _, pid := range pids {
-		if exe, ok := p.exe(pid); ok {
+		exe, ok := p.exe(pid)
+		switch {
+		case ok:
 			exes[pid] = exe
+		case p.wasHere(pid) && still(pid):
+			// The runtime's are on their way in, and seen when they act.
+			s.lost["snapshot of a process whose program is no file of its container"]++
 		}
 	}
 	sockets := map[uint64]map[socket]bool{} // by network namespace
 	for _, pid := range slices.Sorted(maps.Keys(exes)) {
-		h := held{pid, exes[pid]}
+		h, one := held{pid, exes[pid]}, newSnapshot()
 		parent, err := p.parent(pid)
-		s.miss("a process's parent", err)
-		s.add(behavior.Fact{Kind: behavior.Process, Path: h.exe, Parent: exes[parent]})
-		inodes := p.openFiles(&s, h)
-		p.mappings(&s, h)
+		one.miss("a process's parent", err)
+		one.add(behavior.Fact{Kind: behavior.Process, Path: h.exe, Parent: exes[parent]})
+		inodes := p.openFiles(&one, h)
+		p.mappings(&one, h)
 		if len(inodes) > 0 {
-			p.sockets(&s, h, inodes, sockets)
+			p.sockets(&one, h, inodes, sockets)
+		}
+		if still(pid) {
+			s.join(one)
 		}
 	}
 	return s
+}
+
+func newSnapshot() snapshot {
+	return snapshot{facts: map[behavior.Fact]bool{}, lost: map[string]uint64{}}
+}
+
+// join takes over what another one holds.
+func (s *snapshot) join(other snapshot) {
+	maps.Copy(s.facts, other.facts)
+	for reason, n := range other.lost {
+		s.lost[reason] += n
+	}
+}
+
+// wasHere tells whether a process is older than this one, as far as the table of
+// processes tells: then nobody has seen what it did before.
+func (p proc) wasHere(pid int) bool {
+	began, err := p.began(strconv.Itoa(pid))
+	if err != nil {
+		return false // it is gone
+	}
+	own, err := p.began("self")
+	return err != nil || began <= own
+}
+
+// began gives when a process began, in the kernel's ticks since boot.
+func (p proc) began(name string) (uint64, error) {
+	content, err := os.ReadFile(filepath.Join(p.root, name, "stat"))
+	if err != nil {
+		return 0, err
+	}
+	// From the state on, which is the third; the time is the 22nd.
+	fields := strings.Fields(string(content[strings.LastIndexByte(string(content), ')')+1:]))
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("read start of process %s: short line", name)
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
 }
 
 // exe reads the escaped path of a process's executable in its container. It
@@ -287,10 +333,12 @@ func (c *Collector) takeSnapshots(now time.Time) error {
 	c.snapshots = nil
 	pids := map[*container][]int{}
 	spaces := map[*container]*namespace{}
+	numbers := map[uint32]*container{}
 	for _, n := range c.spaces {
 		if n.container != nil {
 			pids[n.container] = append(pids[n.container], n.pids...)
 			spaces[n.container] = n
+			numbers[n.number] = n.container
 		}
 	}
 	// Of one whose start was seen, by a collector before this one too, all is known.
@@ -298,7 +346,10 @@ func (c *Collector) takeSnapshots(now time.Time) error {
 	c.mu.Unlock()
 	for _, k := range due {
 		list := slices.Sorted(slices.Values(pids[k]))
-		s := c.proc.snapshot(list)
+		s := c.proc.snapshot(list, func(pid int) bool {
+			ns, err := c.proc.mountNSOf(pid)
+			return err == nil && numbers[ns] == k
+		})
 		c.mu.Lock()
 		for reason, n := range s.lost {
 			k.lose(reason, n, now, now)

@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 		json.NewEncoder(os.Stdout).Encode(runConfined())
 		return
 	}
+	if play() {
+		return
+	}
 	if dir := os.Getenv(holderEnv); dir != "" {
 		hold(dir)
 		return
@@ -103,7 +106,7 @@ func TestASnapshotShowsWhatAProcessHolds(t *testing.T) {
 	if self, err = filepath.EvalSymlinks(self); err != nil {
 		t.Fatal(err)
 	}
-	s := proc{"/proc"}.snapshot([]int{os.Getpid(), pid})
+	s := proc{"/proc"}.snapshot([]int{os.Getpid(), pid}, always)
 	exe := behavior.Escape(self)
 	local, loopback6 := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")
 	for name, want := range map[string]behavior.Fact{
@@ -164,7 +167,7 @@ func TestMappedLibrariesAndTheLinkerOfADynamicProgram(t *testing.T) {
 	want := behavior.Fact{Kind: behavior.File, Exe: exe, Path: linker, Access: behavior.Read}
 	var s snapshot
 	if !poll(t, func() bool {
-		s = p.snapshot([]int{held.Process.Pid})
+		s = p.snapshot([]int{held.Process.Pid}, always)
 		return s.facts[want]
 	}) {
 		t.Errorf("snapshot lacks %s: %v", want, s.facts)
