@@ -321,9 +321,14 @@ static __always_inline void add_process(struct actor *a, struct file *parent, st
 					__u32 arguments_hash)
 {
 	struct process_key key = {.mntns = a->mntns, .flags = flags, .exe = a->id, .arguments = arguments_hash};
+	struct file *exe = a->exe;
 	struct scratch *s;
 
-	key.directory = directory_of(a->exe);
+	key.directory = directory_of(exe);
+	if (is_unlinked(BPF_CORE_READ(exe, f_path.dentry)))
+		key.flags |= PROCESS_DELETED;
+	if (interpreter)
+		key.interpreter = BPF_CORE_READ(interpreter, f_inode, i_ino);
 	if (parent)
 		identify(parent, &key.parent);
 	if (known(&processes, &key))
@@ -358,7 +363,9 @@ int note_exec(__u64 *ctx)
 	if (begin_session(&a)) {
 		flags = RECORD_ENTERED;
 		arguments_hash = a.id.session;
-	} else if (keep_arguments) {
+	}
+	if (keep_arguments) {
+		flags |= RECORD_ARGUMENTS;
 		arguments_hash = read_arguments(0);
 	}
 	add_process(&a, parent, NULL, flags, arguments_hash);
@@ -366,7 +373,11 @@ int note_exec(__u64 *ctx)
 	if (BPF_CORE_READ(binprm, filename) == BPF_CORE_READ(binprm, interp))
 		return 0;
 	interpreter = a.exe;
-	a.exe = script_of(task);
+	/* binfmt_misc may hand the interpreter an open file instead of its name. */
+	if (BPF_CORE_READ_BITFIELD_PROBED(binprm, have_execfd))
+		a.exe = file_of(task, BPF_CORE_READ(binprm, execfd));
+	else
+		a.exe = script_of(task);
 	if (!a.exe) {
 		lose_of(a.mntns, KIND_PROCESS, LOSS_SCRIPT);
 		return 0;

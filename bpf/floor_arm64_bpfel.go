@@ -260,9 +260,10 @@ type FloorProcessKey struct {
 		Device uint32
 		Mount  uint32
 	}
-	Directory uint64
-	Flags     uint32
-	Arguments uint32
+	Directory   uint64
+	Flags       uint32
+	Arguments   uint32
+	Interpreter uint64
 }
 
 type FloorRecord struct {
@@ -308,6 +309,7 @@ const (
 	FloorRecordFlagRECORD_REFUSED   FloorRecordFlag = 8
 	FloorRecordFlagRECORD_COMPAT    FloorRecordFlag = 16
 	FloorRecordFlagRECORD_ENTERED   FloorRecordFlag = 32
+	FloorRecordFlagRECORD_ARGUMENTS FloorRecordFlag = 64
 )
 
 type FloorRoom uint32

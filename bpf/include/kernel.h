@@ -183,6 +183,8 @@ struct task_struct {
 };
 
 struct linux_binprm {
+	unsigned int have_execfd; /* a bit field */
+	int execfd;
 	const char *filename;
 	const char *interp;
 };

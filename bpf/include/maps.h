@@ -33,7 +33,10 @@ struct process_key {
 	__u64 directory;
 	__u32 flags;
 	__u32 arguments; /* hash, if they are told */
+	__u64 interpreter; /* inode */
 };
+
+#define PROCESS_DELETED 0x100 /* in flags, beside record_flag's */
 
 struct file_key {
 	__u64 mntns;

@@ -63,7 +63,7 @@ static __always_inline long ascend(struct ascent *a)
 	return 0;
 }
 
-static long ascend_step(__u32 i, struct ascent *a)
+static __noinline long ascend_step(__u32 i, struct ascent *a)
 {
 	return ascend(a);
 }
@@ -85,7 +85,15 @@ static __always_inline __u64 directory_of(struct file *file)
 			return a.names;
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop))
 		bpf_loop(PATH_STEPS, ascend_step, &a, 0);
+	else
+		ascend_step(0, &a); /* kernels before 5.13 want each function called */
 	return a.names;
+}
+
+/* As the kernel's d_unlinked(). */
+static __always_inline bool is_unlinked(struct dentry *dentry)
+{
+	return !BPF_CORE_READ(dentry, d_hash.pprev) && BPF_CORE_READ(dentry, d_parent) != dentry;
 }
 
 /* Where a mount is, as a task in the namespace own sees it; 0 is inside. */
@@ -173,8 +181,8 @@ __noinline int walk_path(__u32 slot)
 		s->used += append_name(s, BPF_CORE_READ(file, f_inode, i_sb, s_type, name));
 		return flags;
 	}
-	if (!BPF_CORE_READ(dentry, d_hash.pprev) && BPF_CORE_READ(dentry, d_parent) != dentry)
-		flags |= PATH_DELETED; /* as d_unlinked() */
+	if (is_unlinked(dentry))
+		flags |= PATH_DELETED;
 	s->dentry = (__u64)dentry;
 	s->mount = (__u64)mount;
 	s->path_start = s->used;

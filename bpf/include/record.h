@@ -57,7 +57,8 @@ enum record_flag {
 	RECORD_SCRIPT = 4,
 	RECORD_REFUSED = 8,
 	RECORD_COMPAT = 16,
-	RECORD_ENTERED = 32, /* the process with which a session begins: arguments are its own */
+	RECORD_ENTERED = 32,   /* the process with which a session begins, with its arguments */
+	RECORD_ARGUMENTS = 64, /* a process whose arguments belong into its fact */
 };
 
 /* What there is to know of a path; several may be set. */

@@ -85,8 +85,18 @@ func runAction(args []string) error {
 		return unlinked(args[1])
 	case "script": // script FILE: whose interpreter is /bin/tool
 		return os.WriteFile(args[1], []byte("#!/bin/tool true\n"), 0o755)
+	case "interpreted": // interpreted FILE INTERPRETER: a script with that interpreter
+		return os.WriteFile(args[1], []byte("#!"+args[2]+"\n"), 0o755)
 	case "run":
 		return run(args[1], args[2:]...)
+	case "fexecve": // fexecve FILE ARGUMENTS: starts it by a descriptor alone
+		return startDescriptor(args[1], args[2:])
+	case "replaced": // replaced FILE ARGUMENTS: starts a copy of the program that has no name any more
+		return startDeleted(args[1], args[2:])
+	case "binfmt": // binfmt FLAGS FILE: starts a file for which an interpreter is registered
+		return startMisc(args[1], args[2])
+	case "registered":
+		return registerMisc(args[1], args[2])
 	case "memfd":
 		return runMemfd(args[1:]...)
 	case "tcp":

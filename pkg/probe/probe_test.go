@@ -67,7 +67,8 @@ func TestFacts(t *testing.T) {
 		{
 			name:    "a script is started as well as its interpreter, and named by where it is",
 			actions: actions("script /tmp/script", "symlink script /tmp/link", "run /tmp/link"),
-			want:    []behavior.Fact{process("/bin/tool", "/bin/app"), process("/tmp/script", "/bin/app")},
+			want: []behavior.Fact{process("/bin/tool", "/bin/app"),
+				{Kind: behavior.Process, Path: "/tmp/script", Interpreter: "/bin/tool", Parent: "/bin/app"}},
 			never: func(r Record) bool {
 				return r.Fact.Path == "/tmp/link" || r.Fact.Kind == behavior.Process && r.Script != (r.Fact.Path == "/tmp/script")
 			},

@@ -4,6 +4,7 @@ package probe
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -122,9 +123,17 @@ func recordOf(h *bpf.FloorRecord, rest []byte, wall func(boot uint64) time.Time)
 	if err != nil {
 		return Record{}, err
 	}
-	if has(h.Flags, bpf.FloorRecordFlagRECORD_ENTERED) {
-		for _, argument := range parts[4] {
-			r.Entered = append(r.Entered, behavior.Escape(string(argument)))
+	for i, argument := range parts[4] {
+		escaped := behavior.Escape(string(argument))
+		if has(h.Flags, bpf.FloorRecordFlagRECORD_ENTERED) {
+			r.Entered = append(r.Entered, escaped)
+		}
+		if has(h.Flags, bpf.FloorRecordFlagRECORD_ARGUMENTS) {
+			// A space is escaped too, and nothing is quoted: so that each is told.
+			if i > 0 {
+				fact.Arguments += " "
+			}
+			fact.Arguments += cmp.Or(strings.ReplaceAll(escaped, " ", `\x20`), `""`)
 		}
 	}
 	r.Fact = fact
@@ -142,6 +151,10 @@ func factOf(h *bpf.FloorRecord, exe, file, parent string) (behavior.Fact, error)
 	switch bpf.FloorKind(h.Kind) {
 	case bpf.FloorKindKIND_PROCESS:
 		f = behavior.Fact{Kind: behavior.Process, Path: exe, Parent: parent}
+		f.Deleted = h.ExeFlags&uint8(bpf.FloorPathFlagPATH_DELETED) != 0
+		if has(h.Flags, bpf.FloorRecordFlagRECORD_SCRIPT) {
+			f.Interpreter = file
+		}
 	case bpf.FloorKindKIND_FILE:
 		f.Kind, f.Path, f.Access = behavior.File, file, behavior.Access(h.Access)
 	case bpf.FloorKindKIND_NETWORK:

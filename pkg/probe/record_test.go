@@ -47,8 +47,13 @@ func TestDecode(t *testing.T) {
 		},
 		{
 			"a process has no executable but its path",
-			encode(bpf.FloorRecord{Kind: 0, Flags: 4}, "", "ls\x00bin\x00", "", "sh\x00bin\x00"),
-			Record{Time: bootTime(0), Script: true, Fact: behavior.Fact{Kind: behavior.Process, Path: "/bin/ls", Parent: "/bin/sh"}},
+			encode(bpf.FloorRecord{Kind: 0}, "", "ls\x00bin\x00", "", "sh\x00bin\x00"),
+			Record{Time: bootTime(0), Fact: behavior.Fact{Kind: behavior.Process, Path: "/bin/ls", Parent: "/bin/sh"}},
+		},
+		{
+			"a script has its interpreter",
+			encode(bpf.FloorRecord{Kind: 0, Flags: 4}, "", "run\x00", "sh\x00bin\x00", ""),
+			Record{Time: bootTime(0), Script: true, Fact: behavior.Fact{Kind: behavior.Process, Path: "/run", Interpreter: "/bin/sh"}},
 		},
 		{
 			"what is outside of the container says so",
