@@ -35,11 +35,15 @@ type namespace struct {
 	stranger   *stranger  // as which its records were given up, if it may have been one
 	container  *container // nil while unknown
 	pending    []Record
-	syscalls   []SyscallSet // not yet stated
-	asked      map[behavior.Fact]bool
-	asking     int     // lookups in the queue
-	linkers    linkers // not yet claimed
-	lost       map[string]loss
+	// sessions are the arguments with which somebody entered, escaped; empty ones
+	// for those that nobody knows any more.
+	sessions  map[uint32][]string
+	unentered []Record     // of sessions that are not known yet
+	syscalls  []SyscallSet // not yet stated
+	asked     map[question]bool
+	asking    int     // lookups in the queue
+	linkers   linkers // not yet claimed
+	lost      map[string]loss
 }
 
 // loss is how much was lost, and when.
@@ -87,7 +91,10 @@ func (c *Collector) record(r Record) {
 		c.resolve(n)
 	}
 	if !n.foreign && !r.Truncated {
-		c.ask(n, append([]int{r.PID}, n.pids...), r.Fact, r.Time)
+		c.ask(n, append([]int{r.PID}, n.pids...), program{fact: r.Fact, at: r.Time, session: r.Session})
+	}
+	if !n.foreign {
+		c.enter(n, r)
 	}
 	c.deliver(n, r)
 }
@@ -268,11 +275,24 @@ func (c *Collector) keep(n *namespace, r Record) {
 		k.lose("malformed record", 1, r.Time, r.Time)
 		return
 	}
+	origin, known := c.originOf(n, r)
+	if !known && len(r.Entered) > 0 {
+		origin, known = k.info.origin(r.Entered), true
+	}
+	if !known {
+		c.await(n, r)
+		return
+	}
+	r.Fact.Origin = origin
 	if r.Fact.Runtime {
 		r.Fact.Path = withoutPID(r.Fact.Path)
 	}
-	c.store.add(k, sighting{fact: r.Fact, id: r.ID, at: r.Time})
-	if r.Fact.Kind == behavior.Process && r.Fact.Parent == "" && k.info.started.After(c.attached) && !n.late {
+	o := sighting{fact: r.Fact, id: r.ID, at: r.Time}
+	if r.Fact.Kind != behavior.Process { // whose parent is a part of it
+		o.parent, o.hasParent = r.Parent, r.HasParent
+	}
+	c.store.add(k, o)
+	if r.Fact.Kind == behavior.Process && r.Fact.Parent == "" && r.Session == 0 && k.info.started.After(c.attached) && !n.late {
 		k.start = true
 	}
 }

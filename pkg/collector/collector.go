@@ -11,7 +11,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-	"unique"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/dynamic"
@@ -267,19 +266,6 @@ func (c *Collector) adopt(calls map[uint32][]SyscallSet) error {
 		errs = append(errs, c.probe.Forget(number))
 	}
 	return errors.Join(errs...)
-}
-
-// keepSyscalls states the system calls of a namespace that has a container.
-func (c *Collector) keepSyscalls(n *namespace, now time.Time) {
-	for _, set := range n.syscalls {
-		for _, name := range set.Names {
-			f := behavior.Fact{Kind: behavior.Syscall, Name: behavior.Escape(name), Arch: set.Arch, Runtime: set.Runtime}
-			if _, known := n.container.entries[unique.Make(f)]; !known {
-				c.store.add(n.container, sighting{fact: f, at: now})
-			}
-		}
-	}
-	n.syscalls = nil
 }
 
 // Status tells how the collector is doing.

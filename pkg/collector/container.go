@@ -5,6 +5,7 @@ package collector
 import (
 	"maps"
 	"time"
+	"unique"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior/wire"
@@ -32,6 +33,9 @@ type container struct {
 
 	restored bool // read back, and not met since
 }
+
+// has tells whether a fact of the container is known.
+func (k *container) has(f behavior.Fact) bool { return k.entries[unique.Make(f)] != nil }
 
 // lose counts facts that were lost at some time between two moments.
 func (k *container) lose(reason string, n uint64, from, to time.Time) {

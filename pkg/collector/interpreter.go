@@ -28,8 +28,16 @@ type lookup struct {
 
 // program is one run of a program, by the fact that tells of it.
 type program struct {
-	fact behavior.Fact
-	at   time.Time
+	fact     behavior.Fact
+	at       time.Time
+	session  uint32 // as in Record
+	snapshot bool   // it ran before
+}
+
+// question is what is asked about once.
+type question struct {
+	fact    behavior.Fact
+	session uint32
 }
 
 // linkers is what is known of the interpreters of programs, by escaped path.
@@ -57,21 +65,22 @@ const (
 
 // ask queues a lookup at once, before it is known whose the program is: it may
 // be gone soon. The caller holds the lock.
-func (c *Collector) ask(n *namespace, pids []int, f behavior.Fact, at time.Time) {
+func (c *Collector) ask(n *namespace, pids []int, p program) {
+	f, asked := p.fact, question{p.fact, p.session}
 	host := n.sure && n.place.container == ""
 	// Other paths are in no file system of the container.
-	if f.Kind != behavior.Process || f.Runtime || host || n.asked[f] || !strings.HasPrefix(f.Path, "/") {
+	if f.Kind != behavior.Process || f.Runtime || host || n.asked[asked] || !strings.HasPrefix(f.Path, "/") {
 		return
 	}
-	l := lookup{program: program{f, at}, space: n, pids: pids}
+	l := lookup{program: p, space: n, pids: pids}
 	if len(n.asked) >= maxPrograms {
-		n.lose("dynamic linkers of programs not looked up", 1, at, at)
+		n.lose("dynamic linkers of programs not looked up", 1, p.at, p.at)
 		return
 	}
 	if n.asked == nil {
-		n.asked = map[behavior.Fact]bool{}
+		n.asked = map[question]bool{}
 	}
-	n.asked[f] = true
+	n.asked[asked] = true
 	if n.asking < maxAsking {
 		select {
 		case c.lookups <- l:
@@ -114,7 +123,11 @@ func (c *Collector) found(l lookup, path string, err error) {
 	} else {
 		n.linkers.learn(l.fact.Path, path)
 		for _, f := range l.reads(path) {
-			c.deliver(n, Record{MountNS: n.number, Time: l.at, Fact: f})
+			if l.snapshot && n.container != nil {
+				c.store.add(n.container, sighting{fact: f, at: l.at, snapshot: true})
+				continue
+			}
+			c.deliver(n, Record{MountNS: n.number, Time: l.at, Fact: f, Session: l.session})
 		}
 	}
 	c.claim(n)
@@ -125,7 +138,7 @@ func (p program) reads(path string) []behavior.Fact {
 	var facts []behavior.Fact
 	for _, exe := range []string{p.fact.Path, p.fact.Parent} {
 		if exe != "" && path != "" {
-			facts = append(facts, behavior.Fact{Kind: behavior.File, Exe: exe, Path: path, Access: behavior.Read})
+			facts = append(facts, behavior.Fact{Kind: behavior.File, Exe: exe, Path: path, Access: behavior.Read, Origin: p.fact.Origin})
 		}
 	}
 	return facts
@@ -140,7 +153,12 @@ func (c *Collector) claim(n *namespace) {
 	for exe, path := range n.linkers.known {
 		n.container.linkers.learn(exe, path)
 	}
-	n.container.linkers.unknown = append(n.container.linkers.unknown, n.linkers.unknown...)
+	for _, p := range n.linkers.unknown {
+		if !p.snapshot {
+			p.fact.Origin, _ = c.originOf(n, Record{Session: p.session})
+		}
+		n.container.linkers.unknown = append(n.container.linkers.unknown, p)
+	}
 	n.linkers = linkers{}
 }
 
@@ -162,7 +180,7 @@ func (c *Collector) relink() {
 		k.linkers.unknown = slices.DeleteFunc(k.linkers.unknown, func(p program) bool {
 			path, ok := known[k.info.image][p.fact.Path]
 			for _, f := range p.reads(path) {
-				c.store.add(k, sighting{fact: f, at: p.at})
+				c.store.add(k, sighting{fact: f, at: p.at, snapshot: p.snapshot})
 			}
 			return ok
 		})

@@ -34,6 +34,7 @@ type containerInfo struct {
 	started, finished   time.Time // zero when not yet
 	ready               bool
 	ephemeral           bool                      // kubectl debug's
+	commands            [][]string                // with which the kubelet enters it
 	volumes             map[string]behavior.Mount // by the path that the specification says; not changed
 }
 
@@ -148,7 +149,9 @@ func specified(pod *corev1.Pod) map[string]containerInfo {
 	}
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for _, c := range list {
-			specs[c.Name] = of(c.Name, c.Image, c.VolumeMounts)
+			info := of(c.Name, c.Image, c.VolumeMounts)
+			info.commands = commandsOf(&c)
+			specs[c.Name] = info
 		}
 	}
 	for _, c := range pod.Spec.EphemeralContainers {

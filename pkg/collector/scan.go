@@ -138,6 +138,7 @@ func (n *namespace) unplaced(now time.Time) bool {
 func (c *Collector) end(n *namespace) {
 	delete(c.spaces, n.number)
 	n.ended, n.pids = true, nil
+	c.giveUp(n, func(Record) bool { return true })
 	if n.container == nil {
 		if n.foreign {
 			if n.stranger != nil {
@@ -207,6 +208,8 @@ func (c *Collector) settle(now time.Time) error {
 			if info, ok := c.pods.container(n.container.info.id); ok {
 				n.container.update(info, c.attached, c.now())
 			}
+			late := c.now().Add(-sessionGrace)
+			c.giveUp(n, func(r Record) bool { return r.Time.Before(late) })
 			continue
 		}
 		if n.foreign && n.place.container == "" && !n.seen || c.resolve(n) || !n.foreign && c.judge(n, now) != foreign {
@@ -232,6 +235,7 @@ func (c *Collector) settle(now time.Time) error {
 	c.bury(c.now())
 	c.limbo = slices.DeleteFunc(c.limbo, func(n *namespace) bool {
 		if c.resolve(n) {
+			c.giveUp(n, func(Record) bool { return true })
 			n.container.to = cmp.Or(n.container.to, c.now())
 			return true
 		}

@@ -357,7 +357,7 @@ func (c *Collector) takeSnapshots(now time.Time) error {
 		for f := range s.facts {
 			c.store.add(k, sighting{fact: f, at: now, snapshot: true})
 			if n := spaces[k]; n != nil {
-				c.ask(n, list, f, now)
+				c.ask(n, list, program{fact: f, at: now, snapshot: true})
 			}
 		}
 		c.mu.Unlock()

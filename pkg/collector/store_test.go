@@ -109,9 +109,11 @@ func TestReadinessAndSteadyState(t *testing.T) {
 					p.Status.ContainerStatuses[0].State.Running.StartedAt.Time = started
 				})
 				if b.pass(time.Minute); i < c.busy {
-					f := reads(fmt.Sprint("/", i))
-					f.Origin = c.origin
-					b.sees(77, 100, f)
+					r := Record{MountNS: 77, PID: 100, Time: b.clock, Fact: reads(fmt.Sprint("/", i))}
+					if c.origin != "" {
+						r.Session, r.Entered = 9, []string{"sh"}
+					}
+					b.record(r)
 				}
 			}
 			got := b.store.containers[idA].wire(b.clock)
