@@ -58,20 +58,25 @@ func (e *OpenError) Hint() string {
 // explain makes an OpenError of what went wrong while loading.
 func explain(err error) error {
 	reason := ErrUnsupported
+	var verifier *ebpf.VerifierError
+	refused := errors.As(err, &verifier) // the program, whatever the errno says
 	switch {
 	case errors.Is(err, btf.ErrNotFound) && !hasBTF():
 		reason = ErrNoBTF
+	case isLockedDown(), refused && strings.Contains(verifier.Error(), "cannot use helper bpf_probe_read"):
+		reason = ErrLockdown
+	case refused:
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, fs.ErrPermission):
 		reason = ErrPermission
-		if mode, err := os.ReadFile("/sys/kernel/security/lockdown"); err == nil && strings.Contains(string(mode), "[confidentiality]") {
-			reason = ErrLockdown
-		}
-	}
-	var verifier *ebpf.VerifierError
-	if errors.As(err, &verifier) && errors.Is(err, unix.EACCES) {
-		reason = ErrUnsupported // the verifier refused, not the permission
 	}
 	return &OpenError{Reason: reason, Err: err}
+}
+
+// isLockedDown tells whether kernel memory must not be read. Where securityfs is
+// not mounted, as in most containers, it cannot tell.
+func isLockedDown() bool {
+	mode, err := os.ReadFile("/sys/kernel/security/lockdown")
+	return err == nil && strings.Contains(string(mode), "[confidentiality]")
 }
 
 func hasBTF() bool {

@@ -3,9 +3,14 @@
 package probe
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 )
@@ -52,5 +57,19 @@ func TestEveryFamilySeesTheSame(t *testing.T) {
 func TestUnknownFamilyIsRefused(t *testing.T) {
 	if p, err := Open(Options{Family: "guess"}); err == nil {
 		t.Error("opened", p.Close())
+	}
+}
+
+func TestALockedKernelIsToldFromAnOldOne(t *testing.T) {
+	// What 6.12 says: helpers that read kernel memory are not there.
+	err := explain(fmt.Errorf("load: %w", &ebpf.VerifierError{
+		Cause: unix.EINVAL, Log: []string{"program of this type cannot use helper bpf_probe_read_kernel#113"},
+	}))
+	if !errors.Is(err, ErrLockdown) {
+		t.Errorf("explained as %v", err)
+	}
+	err = explain(fmt.Errorf("load: %w", &ebpf.VerifierError{Cause: unix.EACCES, Log: []string{"R1 invalid mem access"}}))
+	if !errors.Is(err, ErrUnsupported) {
+		t.Errorf("explained as %v", err)
 	}
 }
