@@ -93,7 +93,7 @@ func without(what string) error {
 
 // open is what cmd/autopolicy-collector does with a kernel.
 func open() error {
-	kernel, err := collector.Attach()
+	kernel, err := collector.Attach("")
 	if err == nil {
 		return errors.Join(errors.New("the probe opened"), kernel.Close())
 	}
