@@ -275,31 +275,36 @@ func shortfalls(in Input, opts PromoteOptions, c *candidate, raised []string, fr
 	files := c.tree.Index()
 	for _, slug := range raised {
 		w := c.rec.find(slug).workload(in.Namespace)
-		if len(policies(files, slug)) == 0 {
-			reasons = append(reasons, fmt.Sprintf("%s has no policy that could deny anything", w))
+		reasons = append(reasons, shortfallsOf(in, c, files, w, fresh[w])...)
+	}
+	return reasons
+}
+
+// shortfallsOf are those of one workload, and of its promotion to deny.
+func shortfallsOf(in Input, c *candidate, files overlay.Index, w behavior.Workload, profiles behavior.Profiles) []string {
+	var reasons []string
+	if len(policies(files, w.Slug())) == 0 {
+		reasons = append(reasons, fmt.Sprintf("%s has no policy that could deny anything", w))
+	}
+	switch {
+	case len(profiles) == 0:
+		return append(reasons, fmt.Sprintf("%s was not observed", w))
+	case !learnable(profiles):
+		reasons = append(reasons, fmt.Sprintf("%s was observed doing nothing at all", w))
+	}
+	for _, s := range profiles.Subjects() {
+		if _, err := behavior.ParseLabels(profiles[s].Labels); err != nil {
+			reasons = append(reasons, fmt.Sprintf("%s/%s: %s", w, s.Container, err))
 		}
-		profiles := fresh[w]
-		switch {
-		case len(profiles) == 0:
-			reasons = append(reasons, fmt.Sprintf("%s was not observed", w))
+		if c.rec.Gate.Coverage == coverageAny {
 			continue
-		case !learnable(profiles):
-			reasons = append(reasons, fmt.Sprintf("%s was observed doing nothing at all", w))
 		}
-		for _, s := range profiles.Subjects() {
-			if _, err := behavior.ParseLabels(profiles[s].Labels); err != nil {
-				reasons = append(reasons, fmt.Sprintf("%s/%s: %s", w, s.Container, err))
-			}
-			if c.rec.Gate.Coverage == coverageAny {
-				continue
-			}
-			for _, text := range profiles[s].Coverage.Shortfalls() {
-				reasons = append(reasons, fmt.Sprintf("%s/%s: %s", w, s.Container, text))
-			}
+		for _, text := range profiles[s].Coverage.Shortfalls() {
+			reasons = append(reasons, fmt.Sprintf("%s/%s: %s", w, s.Container, text))
 		}
-		if c.rec.Gate.Coverage != coverageAny {
-			reasons = append(reasons, unstarted(in, w, profiles)...)
-		}
+	}
+	if c.rec.Gate.Coverage != coverageAny {
+		reasons = append(reasons, unstarted(in, w, profiles)...)
 	}
 	return reasons
 }
