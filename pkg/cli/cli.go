@@ -19,7 +19,7 @@ import (
 // Exit codes of every command.
 const (
 	ExitDone   = 0   // done, or nothing to do
-	ExitNotYet = 1   // promote: not yet, nothing was changed; uninstall: something remains
+	ExitNotYet = 1   // promote: not yet; discover: its restart was declined; nothing was changed; uninstall: something remains
 	ExitError  = 2   // something went wrong; the message says what
 	ExitSignal = 130 // interrupted; what was begun has been taken back
 )
@@ -64,6 +64,9 @@ anything is denied, the policies are judged against a fresh observation.`,
   # See which rules deployment web would get, and what each came from
   kubectl autopolicy explain -n shop deploy/web
 
+  # See how completely each workload was observed, and what its next stage waits for
+  kubectl autopolicy status -n shop
+
   # Enforce them, if a fresh observation finds nothing that they would break
   kubectl autopolicy promote -n shop --to=deny
 
@@ -96,7 +99,7 @@ anything is denied, the policies are judged against a fresh observation.`,
 			f.Hidden = true
 		}
 	})
-	root.AddCommand(a.discover(), a.explain(), a.promote(), a.rollback(), a.uninstall(), a.versionCommand(), a.completion())
+	root.AddCommand(a.discover(), a.explain(), a.status(), a.promote(), a.rollback(), a.uninstall(), a.versionCommand(), a.completion())
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
 }

@@ -298,8 +298,8 @@ func ruleCounts(rules map[string]int) string {
 	return strings.Join(parts, " ")
 }
 
-// coverageShort says in a table's cell what was observed: pods of replicas, how
-// many of them from their start, for how long, and how much was lost.
+// coverageShort says in a table's cell what was observed: pods of replicas, what
+// of their life was seen in how many of them, for how long, and how much was lost.
 func coverageShort(by map[string]behavior.Coverage) string {
 	if len(by) == 0 {
 		return "not observed now"
@@ -310,6 +310,7 @@ func coverageShort(by map[string]behavior.Coverage) string {
 	}
 	var from, to time.Time
 	var lost uint64
+	seen := map[string]int{}
 	for _, p := range all.Pods {
 		if from.IsZero() || p.From.Before(from) {
 			from = p.From
@@ -317,14 +318,23 @@ func coverageShort(by map[string]behavior.Coverage) string {
 		if p.To.After(to) {
 			to = p.To
 		}
+		one := behavior.Coverage{Pods: map[string]behavior.PodCoverage{"": p}}
+		for _, m := range one.Milestones() {
+			seen[m]++
+		}
 	}
 	for _, n := range all.Lost {
 		lost += n
 	}
-	text := fmt.Sprintf("%d/%d pods, %d from start, %s", len(all.Pods), max(all.Replicas, len(all.Pods)), all.Starts(), to.Sub(from).Round(time.Second))
-	if lost > 0 {
-		text += fmt.Sprintf(", %d lost", lost)
+	text := fmt.Sprintf("%d/%d pods, %s", len(all.Pods), max(all.Replicas, len(all.Pods)), to.Sub(from).Round(time.Second))
+	// A start that was not seen keeps a promotion from happening; the rest only adds.
+	text += fmt.Sprintf(", %d start", seen["start"])
+	for _, m := range []string{"ready", "steady", "restart", "end"} {
+		if seen[m] > 0 {
+			text += fmt.Sprintf(", %d %s", seen[m], m)
+		}
 	}
+	text += fmt.Sprintf(", %d lost", lost)
 	if len(all.Gaps) > 0 {
 		text += ", " + number(len(all.Gaps), "gap")
 	}

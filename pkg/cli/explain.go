@@ -50,6 +50,13 @@ fact that it came from. It needs the repository only, no cluster.
 		},
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), args[0]) },
 	}
+	complete := a.completeWorkloads(&o.repository)
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 { // it takes one
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(c, args, begun)
+	}
 	o.repository.add(c.Flags())
 	o.decision.addEngines(c.Flags())
 	o.output.add(c, "wide", "json", "yaml")

@@ -43,6 +43,7 @@ that is shown, nothing is committed and the exit code is 1.
   kubectl autopolicy promote -n shop deploy/web --to=deny --duration 1h`,
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), args) },
 	}
+	c.ValidArgsFunction = a.completeWorkloads(&o.repository)
 	o.observer.add(c.Flags())
 	o.repository.add(c.Flags())
 	o.decision.add(c)

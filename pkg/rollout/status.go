@@ -81,6 +81,20 @@ func Statuses(in Input, slugs []string) ([]Status, error) {
 	return list, o.foresee(list)
 }
 
+// Workloads lists the workloads that the tree knows, in the order of their slugs.
+func Workloads(in Input) ([]behavior.Workload, error) {
+	rec, _, err := read(in.Tree, in.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	var list []behavior.Workload
+	for _, s := range rec.Workloads {
+		list = append(list, s.workload(in.Namespace))
+	}
+	slices.SortFunc(list, func(a, b behavior.Workload) int { return cmp.Compare(a.Slug(), b.Slug()) })
+	return list, nil
+}
+
 // outlook is how the workloads stand before their next stages.
 type outlook struct {
 	in     Input

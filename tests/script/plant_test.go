@@ -51,6 +51,10 @@ func plant(ctx context.Context, dir, step string) (err error) {
 		in.Fresh = behavior.Profiles{}
 		in.Fresh.Add(hostile())
 		plan, err = rollout.Discover(in, rollout.DiscoverOptions{})
+	case "observed":
+		in.Fresh = behavior.Profiles{}
+		in.Fresh.Add(observed())
+		plan, err = rollout.Discover(in, rollout.DiscoverOptions{})
 	case "deny":
 		plan, _, err = rollout.Promote(in, rollout.PromoteOptions{To: policy.Deny, Workloads: []string{"deployment-api", "deployment-web"}})
 	default:
@@ -122,6 +126,26 @@ func profile(name string, more ...behavior.Fact) behavior.Profile {
 	}
 	for _, f := range append(facts, more...) {
 		p.Add(f, behavior.Evidence{First: noon, Last: noon.Add(time.Minute), Pods: map[string]uint64{pod: 3}})
+	}
+	return p
+}
+
+// observed is a workload whose coverage has something of all that there is.
+func observed() behavior.Profile {
+	p := profile("cart")
+	p.Coverage.Replicas = 3
+	p.Coverage.Pods["cart-2"] = behavior.PodCoverage{Node: "node-2", Image: "cart@sha256:1", From: noon, To: noon.Add(10 * time.Minute),
+		Ready: true, Steady: true, Terminated: true, Restarts: 2}
+	p.Coverage.Lost = map[string]uint64{"node-1: file: map full": 3, "node-1: " + behavior.UnattributedReason: 4, "cart-2: limit of facts": 0}
+	p.Coverage.LostAt = map[string]behavior.Span{"node-1: file: map full": {First: noon.Add(time.Minute), Last: noon.Add(2 * time.Minute)}}
+	p.Coverage.Gaps = []string{"node node-2: not observed after 2026-05-04T12:09:00Z: gone"}
+	p.Coverage.Hooks = map[behavior.Kind][]string{behavior.File: {"fentry", "tracepoint"}, behavior.Network: {"tracepoint"}}
+	p.Coverage.Maps = map[string]behavior.MapUse{"node-1: files": {High: 16384, Size: 65536}}
+	p.Coverage.Mounts = map[string]behavior.Mount{"/data": {Volume: "data", Kind: "emptyDir"}}
+	for i := range 5 {
+		at := noon.Add(time.Duration(i*i) * 30 * time.Second)
+		p.Add(behavior.Fact{Kind: behavior.File, Exe: "/usr/bin/cart", Path: fmt.Sprintf("/data/%d", i), Access: behavior.Read},
+			behavior.Evidence{First: at, Last: at, Pods: map[string]uint64{"cart-2": 1}, Snapshot: i == 0})
 	}
 	return p
 }
