@@ -49,7 +49,7 @@ func (p proc) placeOf(pid int) (place, error) {
 }
 
 // scan lists the mount namespaces of all processes but those of skip, and counts
-// the processes that it may not look at; each namespace with its processes and the place of the first of them: it made the namespace, or has
+// the containers' processes that it may not look at; each namespace with its processes and the place of the first of them: it made the namespace, or has
 // been in it for longest. Later ones may be visitors, such as the runtime that
 // starts another container, or a person with nsenter.
 func (p proc) scan(skip func(uint32) bool) (found map[uint32]*mountNS, refused int, err error) {
@@ -73,7 +73,10 @@ func (p proc) scan(skip func(uint32) bool) (found map[uint32]*mountNS, refused i
 	for _, pid := range pids {
 		ns, err := p.mountNSOf(pid)
 		if errors.Is(err, fs.ErrPermission) {
-			refused++
+			// It may do more than we: of the host that is nothing to us.
+			if at, err := p.placeOf(pid); err == nil && at.container != "" {
+				refused++
+			}
 		}
 		if err != nil || skip(ns) {
 			continue // ended, or on its way out: it holds nothing any more

@@ -245,6 +245,10 @@ func play() bool {
 	switch {
 	case os.Getenv(odditiesEnv) != "":
 		err = holdOddities(os.Getenv(odditiesEnv), 5000)
+	case os.Getenv(containerEnv) != "":
+		err = runContainer()
+	case os.Getenv(collectorEnv) != "":
+		err = runCollector(os.Getenv(collectorEnv))
 	default:
 		return false
 	}
