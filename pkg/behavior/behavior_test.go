@@ -38,7 +38,7 @@ func random(r *rand.Rand) Profile {
 		p.Add(f, e)
 	}
 	p.Coverage = Coverage{
-		Pods:     map[string]PodCoverage{fmt.Sprint("pod", r.IntN(3)): {Node: fmt.Sprint("n", r.IntN(2)), Image: "i", From: at(), To: at(), Start: r.IntN(2) == 0}},
+		Pods:     map[string]PodCoverage{fmt.Sprint("pod", r.IntN(3)): {Node: fmt.Sprint("n", r.IntN(2)), Image: "i", From: at(), To: at(), Start: r.IntN(2) == 0, Held: []string{fmt.Sprint("CAP_", r.IntN(3))}}},
 		Replicas: r.IntN(3),
 		Lost:     map[string]uint64{"n: ring full": uint64(r.IntN(3))},
 		Gaps:     []string{fmt.Sprint("gap", r.IntN(2))},

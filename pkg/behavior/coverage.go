@@ -47,6 +47,10 @@ type PodCoverage struct {
 	Terminated bool `json:"terminated,omitempty"`
 	// Restarts of the container that were observed.
 	Restarts int `json:"restarts,omitempty"`
+	// Held are the capabilities that its processes had when it was found running,
+	// sorted: which of them they had used before, nobody saw. They are no facts,
+	// since what is granted is not yet used, and no policy is to allow it for that.
+	Held []string `json:"held,omitempty"`
 }
 
 // SteadyAfter is how long a ready container must do nothing new before what was
@@ -121,6 +125,7 @@ func MergeCoverage(a, b Coverage) Coverage {
 				From: earlier(old.From, p.From), To: later(old.To, p.To),
 				Start: old.Start || p.Start, Ready: old.Ready || p.Ready, Steady: old.Steady || p.Steady,
 				Terminated: old.Terminated || p.Terminated, Restarts: max(old.Restarts, p.Restarts),
+				Held: union(old.Held, p.Held),
 			}
 		}
 		for reason, n := range c.Lost {

@@ -96,7 +96,7 @@ func runConfined() confined {
 	var pid int
 	fmt.Sscan(os.Args[len(os.Args)-2], &pid)
 	dir := os.Args[len(os.Args)-1]
-	s := proc{"/proc"}.snapshot([]int{pid}, always)
+	s := proc{"/proc"}.snapshot(containerInfo{}, []int{pid}, always)
 	for f := range s.facts {
 		c.Files = c.Files || f.Path == behavior.Escape(filepath.Join(dir, "read"))
 		c.Listens = c.Listens || f.Direction == behavior.Listen

@@ -4,6 +4,7 @@ package collector
 
 import (
 	"maps"
+	"slices"
 	"time"
 	"unique"
 
@@ -23,6 +24,7 @@ type container struct {
 	linkers linkers
 	mounts  mounts
 
+	held       []string  // capabilities of its processes when it was found running
 	restarts   int       // containers of its name in its pod that were observed before it
 	terminated bool      // its end was seen
 	unready    bool      // it was seen not being ready
@@ -115,7 +117,7 @@ func (k *container) wire(now time.Time) wire.Container {
 		Namespace: behavior.Escape(k.info.namespace), Pod: behavior.Escape(k.info.pod), UID: behavior.Escape(k.info.uid),
 		Name: behavior.Escape(k.info.name), ID: behavior.Escape(k.info.id), Image: behavior.Escape(k.info.image),
 		From: k.from.UTC(), To: to.UTC(), Start: k.start, Ready: k.ready, Steady: k.steady, Terminated: k.terminated,
-		Restarts: k.restarts, Lost: lost, LostAt: lostAt, Mounts: k.mounted(),
+		Restarts: k.restarts, Held: slices.Clone(k.held), Lost: lost, LostAt: lostAt, Mounts: k.mounted(),
 	}
 }
 

@@ -286,7 +286,7 @@ func (s *store) restore(w wire.Container) {
 	// All of them are names of the API, which needs no escapes.
 	k.info.namespace, k.info.pod, k.info.uid, k.info.name, k.info.image = w.Namespace, w.Pod, w.UID, w.Name, w.Image
 	k.from, k.to, k.start, k.ready, k.steady, k.terminated, k.restarts = w.From, w.To, w.Start, w.Ready, w.Steady, w.Terminated, w.Restarts
-	k.lost, k.lostAt, k.mounts.found = w.Lost, w.LostAt, w.Mounts
+	k.lost, k.lostAt, k.mounts.found, k.held = w.Lost, w.LostAt, w.Mounts, w.Held
 	if k.lost == nil {
 		k.lost = map[string]uint64{}
 	}

@@ -70,7 +70,7 @@ func (c *Collector) hooks() map[behavior.Kind][]string {
 	for kind, families := range c.probe.Hooks() {
 		hooks[kind] = slices.Clone(families)
 	}
-	for _, kind := range []behavior.Kind{behavior.Process, behavior.File, behavior.Network} {
+	for _, kind := range []behavior.Kind{behavior.Process, behavior.File, behavior.Network, behavior.Socket} {
 		hooks[kind] = append(hooks[kind], "snapshot")
 		slices.Sort(hooks[kind])
 	}

@@ -84,7 +84,7 @@ func TestAProcessWithThousandsOfFilesAndOddMappingsIsReadWhole(t *testing.T) {
 	if line, err := bufio.NewReader(output).ReadString('\n'); err != nil || line != "ready\n" {
 		t.Fatalf("holder says %q, %v", line, err)
 	}
-	s := proc{"/proc"}.snapshot([]int{holder.Process.Pid}, always)
+	s := proc{"/proc"}.snapshot(containerInfo{}, []int{holder.Process.Pid}, always)
 	has := map[string]behavior.Access{}
 	for f := range s.facts {
 		if f.Kind == behavior.File {
@@ -129,7 +129,7 @@ func TestProcessesThatVanishWhileTheyAreReadAreNoLoss(t *testing.T) {
 	}()
 	p := proc{"/proc"}
 	for range 300 {
-		s := p.snapshot([]int{<-pids, os.Getpid()}, always)
+		s := p.snapshot(containerInfo{}, []int{<-pids, os.Getpid()}, always)
 		if len(s.lost) > 0 {
 			t.Fatalf("lost %v", s.lost)
 		}
@@ -174,10 +174,10 @@ func TestANumberOfAProcessThatIsReusedGivesNobodyAnothersFacts(t *testing.T) {
 		at, err := p.mountNSOf(pid)
 		return err == nil && at == ns
 	}
-	if s := p.snapshot([]int{pid}, still); len(s.facts)+len(s.lost) > 0 {
+	if s := p.snapshot(containerInfo{}, []int{pid}, still); len(s.facts)+len(s.lost) > 0 {
 		t.Errorf("the container before got %v, %v", s.facts, s.lost)
 	}
-	if s := p.snapshot([]int{pid}, always); len(s.facts) == 0 {
+	if s := p.snapshot(containerInfo{}, []int{pid}, always); len(s.facts) == 0 {
 		t.Error("the second has no facts either: the test shows nothing")
 	}
 }
@@ -216,7 +216,7 @@ func TestAProgramThatWasThereAndIsNoFileOfItsContainerIsCounted(t *testing.T) {
 		p.link(pid+"/exe", "/memfd:payload (deleted)")
 		p.write(pid+"/stat", stat(began))
 	}
-	s := proc{p.root}.snapshot([]int{100, 101}, always)
+	s := proc{p.root}.snapshot(containerInfo{}, []int{100, 101}, always)
 	if got := s.lost["snapshot of a process whose program is no file of its container"]; got != 1 || len(s.lost) != 1 {
 		t.Errorf("lost %v, want the one that was there", s.lost)
 	}

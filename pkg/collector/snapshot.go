@@ -29,10 +29,24 @@ const (
 // snapshot is what a container's processes held when it was first met.
 type snapshot struct {
 	facts map[behavior.Fact]bool
-	lost  map[string]uint64
+	// parents are the executables of the parents of those whose facts they are.
+	parents      map[behavior.Fact]map[string]bool
+	capabilities uint64 // that its own processes held
+	lost         map[string]uint64
 }
 
-func (s *snapshot) add(f behavior.Fact) { s.facts[f] = true }
+// add states a fact of a process.
+func (s *snapshot) add(h held, f behavior.Fact) {
+	f.Origin = h.origin
+	s.facts[f] = true
+	if f.Kind == behavior.Process {
+		return // the parent is a part of it
+	}
+	if s.parents[f] == nil {
+		s.parents[f] = map[string]bool{}
+	}
+	s.parents[f][h.parent] = true
+}
 
 // miss counts what could not be read, unless the process only ended meanwhile.
 func (s *snapshot) miss(what string, err error) {
@@ -43,8 +57,10 @@ func (s *snapshot) miss(what string, err error) {
 
 // held is one process of a container.
 type held struct {
-	pid int
-	exe string // escaped
+	pid    int
+	exe    string // escaped
+	parent string // its parent's executable, as in behavior.Fact
+	origin behavior.Origin
 }
 
 // snapshot reads what the processes of one container hold: what they run, which
@@ -52,7 +68,7 @@ type held struct {
 // by. What a container's own names say is escaped, and never followed outside of
 // its root. What is read of a process counts if still says afterwards that it is
 // one of the container's: its number may have been given to another one.
-func (p proc) snapshot(pids []int, still func(pid int) bool) snapshot {
+func (p proc) snapshot(info containerInfo, pids []int, still func(pid int) bool) snapshot {
 	s := newSnapshot()
 	if len(pids) > maxSnapshotPIDs {
 		s.lost["snapshot of processes"] += uint64(len(pids) - maxSnapshotPIDs)
@@ -69,12 +85,18 @@ func (p proc) snapshot(pids []int, still func(pid int) bool) snapshot {
 			s.lost["snapshot of a process whose program is no file of its container"]++
 		}
 	}
+	tree := p.tree(pids)
 	sockets := map[uint64]map[socket]bool{} // by network namespace
 	for _, pid := range slices.Sorted(maps.Keys(exes)) {
-		h, one := held{pid, exes[pid]}, newSnapshot()
+		one := newSnapshot()
 		parent, err := p.parent(pid)
 		one.miss("a process's parent", err)
-		one.add(behavior.Fact{Kind: behavior.Process, Path: h.exe, Parent: exes[parent]})
+		h := held{pid, exes[pid], exes[parent], tree.origin(pid, &info)}
+		one.add(h, behavior.Fact{Kind: behavior.Process, Path: h.exe, Parent: h.parent})
+		if h.origin != behavior.OriginExec {
+			one.capabilities, err = p.heldCapabilities(pid)
+			one.miss("a process's capabilities", err)
+		}
 		inodes := p.openFiles(&one, h)
 		p.mappings(&one, h)
 		if len(inodes) > 0 {
@@ -88,12 +110,19 @@ func (p proc) snapshot(pids []int, still func(pid int) bool) snapshot {
 }
 
 func newSnapshot() snapshot {
-	return snapshot{facts: map[behavior.Fact]bool{}, lost: map[string]uint64{}}
+	return snapshot{facts: map[behavior.Fact]bool{}, parents: map[behavior.Fact]map[string]bool{}, lost: map[string]uint64{}}
 }
 
 // join takes over what another one holds.
 func (s *snapshot) join(other snapshot) {
 	maps.Copy(s.facts, other.facts)
+	for f, parents := range other.parents {
+		if s.parents[f] == nil {
+			s.parents[f] = map[string]bool{}
+		}
+		maps.Copy(s.parents[f], parents)
+	}
+	s.capabilities |= other.capabilities
 	for reason, n := range other.lost {
 		s.lost[reason] += n
 	}
@@ -215,20 +244,13 @@ func (p proc) openFiles(s *snapshot, h held) map[uint64]bool {
 		if internal(path) {
 			continue
 		}
-		var st unix.Stat_t
-		if err := unix.Stat(filepath.Join(dir, name), &st); err != nil {
-			s.miss("an open file", err)
-			continue
-		}
-		if st.Nlink == 0 {
-			path = strings.TrimSuffix(path, deleted)
-		}
+		path = p.named(h.pid, filepath.Join(dir, name), path)
 		access, err := p.access(h.pid, name)
 		if err != nil || access == 0 {
 			s.miss("an open file", err)
 			continue
 		}
-		s.add(behavior.Fact{Kind: behavior.File, Exe: h.exe, Path: behavior.Escape(path), Access: access})
+		s.add(h, behavior.Fact{Kind: behavior.File, Exe: h.exe, Path: behavior.Escape(path), Access: access})
 	}
 	return inodes
 }
@@ -260,56 +282,6 @@ func (p proc) access(pid int, fd string) (behavior.Access, error) {
 		return behavior.Read, nil
 	}
 	return 0, fmt.Errorf("read access of descriptor %s of process %d: no flags", fd, pid)
-}
-
-// mappings states the files that a process has mapped, other than its own
-// executable. The names come from links, since the table of mappings shows a
-// newline and a backslash ambiguously.
-func (p proc) mappings(s *snapshot, h held) {
-	file, err := os.ReadFile(p.path(h.pid, "maps"))
-	if err != nil {
-		s.miss("mapped files", err)
-		return
-	}
-	seen := map[string]bool{}
-	count := 0
-	for line := range strings.Lines(string(file)) {
-		if count++; count > maxMappings {
-			s.lost["snapshot of mapped files"]++
-			return
-		}
-		fields := strings.Fields(line)
-		if len(fields) < 6 || fields[4] == "0" || seen[fields[3]+fields[4]] {
-			continue
-		}
-		seen[fields[3]+fields[4]] = true // device and inode
-		link := filepath.Join(p.path(h.pid, "map_files"), mapName(fields[0]))
-		path, err := os.Readlink(link)
-		if err != nil {
-			s.miss("a mapped file", err)
-			continue
-		}
-		var st unix.Stat_t
-		if unix.Stat(link, &st) == nil && st.Nlink == 0 {
-			path = strings.TrimSuffix(path, deleted)
-		}
-		if escaped := behavior.Escape(path); !internal(path) && escaped != h.exe {
-			s.add(behavior.Fact{Kind: behavior.File, Exe: h.exe, Path: escaped, Access: behavior.Read})
-		}
-	}
-}
-
-// mapName turns a range of the table of mappings into its link's name, which has
-// no leading zeros.
-func mapName(addresses string) string {
-	from, to, _ := strings.Cut(addresses, "-")
-	trim := func(s string) string {
-		if t := strings.TrimLeft(s, "0"); t != "" {
-			return t
-		}
-		return "0"
-	}
-	return trim(from) + "-" + trim(to)
 }
 
 // readNames lists a directory up to a limit.
@@ -346,7 +318,7 @@ func (c *Collector) takeSnapshots(now time.Time) error {
 	c.mu.Unlock()
 	for _, k := range due {
 		list := slices.Sorted(slices.Values(pids[k]))
-		s := c.proc.snapshot(list, func(pid int) bool {
+		s := c.proc.snapshot(k.info, list, func(pid int) bool {
 			ns, err := c.proc.mountNSOf(pid)
 			return err == nil && numbers[ns] == k
 		})
@@ -354,8 +326,12 @@ func (c *Collector) takeSnapshots(now time.Time) error {
 		for reason, n := range s.lost {
 			k.lose(reason, n, now, now)
 		}
+		k.held = slices.Compact(slices.Sorted(slices.Values(append(capabilityNames(s.capabilities), k.held...))))
 		for f := range s.facts {
 			c.store.add(k, sighting{fact: f, at: now, snapshot: true})
+			for _, parent := range sortedKeys(s.parents[f]) {
+				c.store.add(k, sighting{fact: f, at: now, snapshot: true, parent: parent, hasParent: true})
+			}
 			if n := spaces[k]; n != nil {
 				c.ask(n, list, program{fact: f, at: now, snapshot: true})
 			}

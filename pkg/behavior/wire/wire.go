@@ -14,14 +14,15 @@ import (
 // Limits of one message. A collector keeps within them, and Decode refuses what
 // does not.
 const (
-	MaxMessage    = 4 << 20        // bytes of one message
-	MaxFacts      = 65536          // facts of one container, in all batches together
-	MaxText       = 4 * 4096       // bytes of one string: a longest path, every byte escaped
-	MaxContainers = 4096           // containers of one batch
-	MaxReasons    = 256            // entries of one list of losses
-	MaxMounts     = 1024           // mounts of one container
-	maxName       = 4 * 253        // bytes of an API name
-	batchBytes    = MaxMessage / 8 // a sender closes a batch at this size
+	MaxMessage      = 4 << 20        // bytes of one message
+	MaxFacts        = 65536          // facts of one container, in all batches together
+	MaxText         = 4 * 4096       // bytes of one string: a longest path, every byte escaped
+	MaxContainers   = 4096           // containers of one batch
+	MaxReasons      = 256            // entries of one list of losses
+	MaxMounts       = 1024           // mounts of one container
+	maxCapabilities = 64             // of one container
+	maxName         = 4 * 253        // bytes of an API name
+	batchBytes      = MaxMessage / 8 // a sender closes a batch at this size
 )
 
 // ErrMessage is what a DecodeError is.
@@ -62,6 +63,7 @@ type Container struct {
 	// As in behavior.PodCoverage.
 	Ready, Steady, Terminated bool
 	Restarts                  int
+	Held                      []string
 	Lost                      map[string]uint64
 	LostAt                    map[string]behavior.Span
 	Mounts                    map[string]behavior.Mount
@@ -135,6 +137,12 @@ func decodeContainer(m *wirepb.Container) (Container, error) {
 		return Container{}, err
 	}
 	c.Ready, c.Steady, c.Terminated, c.Restarts = m.GetReadySeen(), m.GetSteadySeen(), m.GetTerminationSeen(), count(m.GetRestarts())
+	if c.Held = m.GetHeld(); len(c.Held) > maxCapabilities {
+		return Container{}, refuse("container with %d capabilities", len(c.Held))
+	}
+	if err := texts(maxName, c.Held...); err != nil {
+		return Container{}, err
+	}
 	if err := losses(c.Lost); err != nil {
 		return Container{}, err
 	}
@@ -163,7 +171,7 @@ func EncodeContainer(c Container) *wirepb.Container {
 	m := &wirepb.Container{
 		Namespace: c.Namespace, Pod: c.Pod, PodUid: c.UID, Name: c.Name, Id: c.ID, Image: c.Image,
 		From: toUnix(c.From), To: toUnix(c.To), StartSeen: c.Start, Lost: c.Lost,
-		ReadySeen: c.Ready, SteadySeen: c.Steady, TerminationSeen: c.Terminated, Restarts: uint32(c.Restarts),
+		ReadySeen: c.Ready, SteadySeen: c.Steady, TerminationSeen: c.Terminated, Restarts: uint32(c.Restarts), Held: c.Held,
 		LostAt: encodeSpans(c.LostAt), Mounts: encodeMounts(c.Mounts),
 	}
 	for _, o := range c.Facts {

@@ -160,7 +160,7 @@ func (a *assembly) container(n *node, k *pulled, whole behavior.Coverage) {
 	own := behavior.Coverage{
 		Replicas: a.replicas[workload], Lost: prefixed(k.Pod, said.Lost), LostAt: prefixed(k.Pod, said.LostAt), Mounts: k.Mounts,
 		Pods: map[string]behavior.PodCoverage{k.Pod: {Node: n.name, Image: k.Image, From: k.From, To: k.To,
-			Start: k.Start, Ready: k.Ready, Steady: k.Steady, Terminated: k.Terminated, Restarts: k.Restarts}},
+			Start: k.Start, Ready: k.Ready, Steady: k.Steady, Terminated: k.Terminated, Restarts: k.Restarts, Held: k.Held}},
 	}
 	profile := behavior.Profile{
 		Subject: behavior.Subject{Workload: workload, Container: k.Name}, Labels: behavior.FormatLabels(labels),

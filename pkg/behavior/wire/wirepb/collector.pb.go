@@ -554,6 +554,7 @@ type Container struct {
 	TerminationSeen bool                   `protobuf:"varint,15,opt,name=termination_seen,json=terminationSeen,proto3" json:"termination_seen,omitempty"`                                 // and ending
 	Restarts        uint32                 `protobuf:"varint,16,opt,name=restarts,proto3" json:"restarts,omitempty"`                                                                      // that were observed
 	Mounts          map[string]*Mount      `protobuf:"bytes,17,rep,name=mounts,proto3" json:"mounts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by path, escaped
+	Held            []string               `protobuf:"bytes,18,rep,name=held,proto3" json:"held,omitempty"`                                                                               // capabilities when it was found running
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -703,6 +704,13 @@ func (x *Container) GetRestarts() uint32 {
 func (x *Container) GetMounts() map[string]*Mount {
 	if x != nil {
 		return x.Mounts
+	}
+	return nil
+}
+
+func (x *Container) GetHeld() []string {
+	if x != nil {
+		return x.Held
 	}
 	return nil
 }
@@ -1046,7 +1054,7 @@ const file_collector_proto_rawDesc = "" +
 	"containers\x18\x03 \x03(\v2\".autopolicy.collector.v1.ContainerR\n" +
 	"containers\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\bR\x04last\x12<\n" +
-	"\x06status\x18\x05 \x01(\v2$.autopolicy.collector.v1.StatusReplyR\x06status\"\xce\x06\n" +
+	"\x06status\x18\x05 \x01(\v2$.autopolicy.collector.v1.StatusReplyR\x06status\"\xe2\x06\n" +
 	"\tContainer\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x17\n" +
@@ -1068,7 +1076,8 @@ const file_collector_proto_rawDesc = "" +
 	"steadySeen\x12)\n" +
 	"\x10termination_seen\x18\x0f \x01(\bR\x0fterminationSeen\x12\x1a\n" +
 	"\brestarts\x18\x10 \x01(\rR\brestarts\x12F\n" +
-	"\x06mounts\x18\x11 \x03(\v2..autopolicy.collector.v1.Container.MountsEntryR\x06mounts\x1a7\n" +
+	"\x06mounts\x18\x11 \x03(\v2..autopolicy.collector.v1.Container.MountsEntryR\x06mounts\x12\x12\n" +
+	"\x04held\x18\x12 \x03(\tR\x04held\x1a7\n" +
 	"\tLostEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1aX\n" +
