@@ -4,19 +4,16 @@
  * The floor: tracepoints with BTF and cgroup programs, which load on every
  * supported kernel, also one that has no kprobes or is locked down.
  */
-#include "include/arch.h"
 #include "include/capability.h"
 #include "include/entrant.h"
-#include "include/outcome.h"
+#include "include/file.h"
 #include "include/network.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define FMODE_READ 0x1
-#define FMODE_WRITE 0x2
-#define FMODE_CREATED 0x100000
 #define FMODE_EXEC 0x20 /* in f_flags */
 #define EINPROGRESS 115
+#define MAX_ERRNO 4095
 
 /* Works that a task has at exec: as many files as it closes then, rarely a few. */
 #define TASK_WORKS 128
@@ -32,6 +29,8 @@ const struct generated {
 	enum direction direction;
 	enum outcome outcome;
 	enum setting setting;
+	enum operation operation;
+	enum name_flag name_flag;
 } generated __attribute__((used));
 
 static __always_inline void mark_syscall(struct task_struct *task, struct namespace *ns, __u64 mntns,
@@ -98,50 +97,6 @@ int note_syscall(__u64 *ctx)
 	return 0;
 }
 
-/* The open file behind a descriptor of the current task. */
-static __always_inline struct file *file_of(struct task_struct *task, __u64 fd)
-{
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **files = BPF_CORE_READ(table, fd), *file = NULL;
-
-	if (fd < BPF_CORE_READ(table, max_fds))
-		bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
-	return file;
-}
-
-static __always_inline void file_opened(struct file *file)
-{
-	unsigned int mode = BPF_CORE_READ(file, f_mode);
-	unsigned short type = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
-	struct file_key key = {};
-	struct actor a = {};
-	struct scratch *s;
-
-	if (!(mode & (FMODE_READ | FMODE_WRITE)) || !act_tracing(&a))
-		return; /* O_PATH opens nothing */
-	if (type == S_IFIFO && place_of(mount_of_file(file), a.ns) == PATH_INTERNAL)
-		return; /* a pipe that was open already, through /proc */
-	key.mntns = a.mntns;
-	key.flags = a.flags;
-	key.access = mode & FMODE_READ ? ACCESS_READ : 0;
-	key.access |= mode & FMODE_WRITE ? ACCESS_WRITE : 0;
-	key.access |= mode & FMODE_CREATED ? ACCESS_CREATE : 0;
-	key.exe = a.id;
-	identify(file, &key.file);
-	key.directory = directory_of(file);
-	if (known(&files, &key))
-		return;
-	s = claim(SLOT_TRACING, KIND_FILE, &files, &key);
-	if (!s)
-		return;
-	describe(s, SLOT_TRACING, KIND_FILE, &a);
-	s->record.access = key.access;
-	if (type == S_IFDIR)
-		s->record.flags |= RECORD_DIRECTORY;
-	describe_path(s, SLOT_TRACING, KIND_FILE, file, a.ns);
-	publish(s, KIND_FILE, &files, &key);
-}
-
 /* Resolves socketcall(2): its descriptor, or where there are two, is in *fd. */
 static __always_inline enum outcome socketcall(struct pt_regs *regs, __u64 *fd)
 {
@@ -171,6 +126,31 @@ static __always_inline enum outcome socketcall(struct pt_regs *regs, __u64 *fd)
 	return OUTCOME_NONE;
 }
 
+/* Most mappings are not executable, and most messages go to a connected peer. */
+static __always_inline bool is_unremarkable(enum outcome outcome, struct pt_regs *regs, bool compat)
+{
+	if (outcome == OUTCOME_MMAP || outcome == OUTCOME_MPROTECT)
+		return !(argument(regs, compat, 2) & PROT_EXEC);
+	return outcome == OUTCOME_SENDTO && !argument(regs, compat, 4);
+}
+
+static __always_inline void arguments_used(struct task_struct *task, enum outcome outcome, struct pt_regs *regs,
+					   bool compat)
+{
+	switch (outcome) {
+	case OUTCOME_SENDTO:
+		return sent_to(argument(regs, compat, 4), argument(regs, compat, 5));
+	case OUTCOME_SENDMSG:
+		return sent_message(argument(regs, compat, 1), compat);
+	case OUTCOME_MMAP:
+		return mapped(task, argument(regs, compat, 2), argument(regs, compat, 3), argument(regs, compat, 4));
+	case OUTCOME_MMAP_STRUCT:
+		return mapped_by_array(task, argument(regs, compat, 0));
+	default:
+		return made_executable(argument(regs, compat, 0), argument(regs, compat, 2));
+	}
+}
+
 SEC("tp_btf/sys_exit")
 int note_outcome(__u64 *ctx)
 {
@@ -184,7 +164,7 @@ int note_outcome(__u64 *ctx)
 	bool compat;
 	__u32 pair = 0;
 	__u16 both;
-	__u64 fd = 0;
+	__u64 fd = 0, address = 0;
 
 	/* Most calls are none of these, whichever way they were made. */
 	if (number >= SYSCALLS)
@@ -192,11 +172,13 @@ int note_outcome(__u64 *ctx)
 	both = outcomes[number & (SYSCALLS - 1)]; /* the mask is for the verifier */
 	if (!both)
 		return 0;
-	if (result < 0 && result != -EINPROGRESS)
-		return 0;
+	if (result < 0 && result >= -MAX_ERRNO && result != -EINPROGRESS)
+		return 0; /* what is below is an address */
 	compat = is_compat(task);
 	outcome = outcome_of(both, compat);
 	if (outcome == OUTCOME_NONE)
+		return 0;
+	if (is_unremarkable(outcome, regs, compat))
 		return 0;
 	if (outcome == OUTCOME_UNSHARE || outcome == OUTCOME_SETNS) {
 		file = outcome == OUTCOME_SETNS ? file_of(task, (__u32)first_argument(regs, compat)) : NULL;
@@ -206,6 +188,16 @@ int note_outcome(__u64 *ctx)
 	mount_namespace = BPF_CORE_READ(task, nsproxy, mnt_ns);
 	if (is_ignored(number_of(mount_namespace)))
 		return 0;
+	if (outcome >= OUTCOME_PATHS) {
+		/* The registers' address as a number, to pass it on. */
+		bpf_probe_read_kernel(&address, sizeof(address), &ctx[0]);
+		paths_used(address, outcome, compat);
+		return 0;
+	}
+	if (outcome >= OUTCOME_SENDTO) {
+		arguments_used(task, outcome, regs, compat);
+		return 0;
+	}
 	if (outcome == OUTCOME_SOCKETCALL)
 		outcome = socketcall(regs, &fd);
 	else
@@ -216,7 +208,7 @@ int note_outcome(__u64 *ctx)
 	}
 	if (outcome == OUTCOME_OPEN || outcome == OUTCOME_ACCEPT || outcome == OUTCOME_SOCKET)
 		fd = (__u32)result;
-	if (result < 0 && outcome != OUTCOME_CONNECT)
+	if (result == -EINPROGRESS && outcome != OUTCOME_CONNECT)
 		return 0;
 	file = file_of(task, fd);
 	if (!file) {

@@ -70,12 +70,13 @@ type FloorExecutedKey struct {
 }
 
 type FloorFileKey struct {
-	_      structs.HostLayout
-	Mntns  uint64
-	Flags  uint16
-	Access uint16
-	Zero   uint32
-	Exe    struct {
+	_         structs.HostLayout
+	Mntns     uint64
+	Flags     uint16
+	Access    uint16
+	Operation uint16
+	NameFlags uint16
+	Exe       struct {
 		_    structs.HostLayout
 		File struct {
 			_      structs.HostLayout
@@ -187,6 +188,15 @@ type FloorMadeKey struct {
 	Protocol uint64
 }
 
+type FloorNameFlag uint32
+
+const (
+	FloorNameFlagNAME_GIVEN      FloorNameFlag = 1
+	FloorNameFlagNAME_FOLLOWED   FloorNameFlag = 2
+	FloorNameFlagNAME_DESCRIPTOR FloorNameFlag = 4
+	FloorNameFlagNAME_ABSOLUTE   FloorNameFlag = 8
+)
+
 type FloorNamespace struct {
 	_                structs.HostLayout
 	Ignored          uint32
@@ -203,20 +213,74 @@ type FloorNamespace struct {
 	RingBefore       uint64
 }
 
+type FloorOperation uint32
+
+const (
+	FloorOperationOPERATION_OPEN     FloorOperation = 0
+	FloorOperationOPERATION_RENAME   FloorOperation = 1
+	FloorOperationOPERATION_LINK     FloorOperation = 2
+	FloorOperationOPERATION_SYMLINK  FloorOperation = 3
+	FloorOperationOPERATION_UNLINK   FloorOperation = 4
+	FloorOperationOPERATION_MKDIR    FloorOperation = 5
+	FloorOperationOPERATION_RMDIR    FloorOperation = 6
+	FloorOperationOPERATION_MKNOD    FloorOperation = 7
+	FloorOperationOPERATION_TRUNCATE FloorOperation = 8
+	FloorOperationOPERATION_CHMOD    FloorOperation = 9
+	FloorOperationOPERATION_CHOWN    FloorOperation = 10
+	FloorOperationOPERATION_XATTR    FloorOperation = 11
+	FloorOperationOPERATION_EXEC_MAP FloorOperation = 12
+	FloorOperationOPERATION_CONNECT  FloorOperation = 13
+	FloorOperationOPERATION_BIND     FloorOperation = 14
+)
+
 type FloorOutcome uint32
 
 const (
-	FloorOutcomeOUTCOME_NONE       FloorOutcome = 0
-	FloorOutcomeOUTCOME_OPEN       FloorOutcome = 1
-	FloorOutcomeOUTCOME_CONNECT    FloorOutcome = 2
-	FloorOutcomeOUTCOME_ACCEPT     FloorOutcome = 3
-	FloorOutcomeOUTCOME_LISTEN     FloorOutcome = 4
-	FloorOutcomeOUTCOME_BIND       FloorOutcome = 5
-	FloorOutcomeOUTCOME_SETNS      FloorOutcome = 6
-	FloorOutcomeOUTCOME_UNSHARE    FloorOutcome = 7
-	FloorOutcomeOUTCOME_SOCKET     FloorOutcome = 8
-	FloorOutcomeOUTCOME_SOCKETPAIR FloorOutcome = 9
-	FloorOutcomeOUTCOME_SOCKETCALL FloorOutcome = 10
+	FloorOutcomeOUTCOME_NONE        FloorOutcome = 0
+	FloorOutcomeOUTCOME_OPEN        FloorOutcome = 1
+	FloorOutcomeOUTCOME_CONNECT     FloorOutcome = 2
+	FloorOutcomeOUTCOME_ACCEPT      FloorOutcome = 3
+	FloorOutcomeOUTCOME_LISTEN      FloorOutcome = 4
+	FloorOutcomeOUTCOME_BIND        FloorOutcome = 5
+	FloorOutcomeOUTCOME_SETNS       FloorOutcome = 6
+	FloorOutcomeOUTCOME_UNSHARE     FloorOutcome = 7
+	FloorOutcomeOUTCOME_SOCKET      FloorOutcome = 8
+	FloorOutcomeOUTCOME_SOCKETPAIR  FloorOutcome = 9
+	FloorOutcomeOUTCOME_SOCKETCALL  FloorOutcome = 10
+	FloorOutcomeOUTCOME_SENDTO      FloorOutcome = 11
+	FloorOutcomeOUTCOME_SENDMSG     FloorOutcome = 12
+	FloorOutcomeOUTCOME_MMAP        FloorOutcome = 13
+	FloorOutcomeOUTCOME_MMAP_STRUCT FloorOutcome = 14
+	FloorOutcomeOUTCOME_MPROTECT    FloorOutcome = 15
+	FloorOutcomeOUTCOME_PATHS       FloorOutcome = 16
+	FloorOutcomeOUTCOME_RENAME      FloorOutcome = 16
+	FloorOutcomeOUTCOME_RENAMEAT    FloorOutcome = 17
+	FloorOutcomeOUTCOME_LINK        FloorOutcome = 18
+	FloorOutcomeOUTCOME_LINKAT      FloorOutcome = 19
+	FloorOutcomeOUTCOME_SYMLINK     FloorOutcome = 20
+	FloorOutcomeOUTCOME_SYMLINKAT   FloorOutcome = 21
+	FloorOutcomeOUTCOME_UNLINK      FloorOutcome = 22
+	FloorOutcomeOUTCOME_UNLINKAT    FloorOutcome = 23
+	FloorOutcomeOUTCOME_MKDIR       FloorOutcome = 24
+	FloorOutcomeOUTCOME_MKDIRAT     FloorOutcome = 25
+	FloorOutcomeOUTCOME_RMDIR       FloorOutcome = 26
+	FloorOutcomeOUTCOME_MKNOD       FloorOutcome = 27
+	FloorOutcomeOUTCOME_MKNODAT     FloorOutcome = 28
+	FloorOutcomeOUTCOME_TRUNCATE    FloorOutcome = 29
+	FloorOutcomeOUTCOME_FTRUNCATE   FloorOutcome = 30
+	FloorOutcomeOUTCOME_CHMOD       FloorOutcome = 31
+	FloorOutcomeOUTCOME_FCHMOD      FloorOutcome = 32
+	FloorOutcomeOUTCOME_FCHMODAT    FloorOutcome = 33
+	FloorOutcomeOUTCOME_FCHMODAT2   FloorOutcome = 34
+	FloorOutcomeOUTCOME_CHOWN       FloorOutcome = 35
+	FloorOutcomeOUTCOME_LCHOWN      FloorOutcome = 36
+	FloorOutcomeOUTCOME_FCHOWN      FloorOutcome = 37
+	FloorOutcomeOUTCOME_FCHOWNAT    FloorOutcome = 38
+	FloorOutcomeOUTCOME_XATTR       FloorOutcome = 39
+	FloorOutcomeOUTCOME_LXATTR      FloorOutcome = 40
+	FloorOutcomeOUTCOME_FXATTR      FloorOutcome = 41
+	FloorOutcomeOUTCOME_XATTRAT     FloorOutcome = 42
+	FloorOutcomeOUTCOMES            FloorOutcome = 43
 )
 
 type FloorPassingKey struct {
@@ -297,7 +361,10 @@ type FloorRecord struct {
 	ViaPort      uint16
 	Family       uint16
 	Type         uint16
-	Zero         uint16
+	Operation    uint8
+	NameFlags    uint8
+	Reaper       uint32
+	Zero         uint32
 }
 
 type FloorRecordFlag uint32
@@ -328,7 +395,6 @@ type FloorScratch struct {
 	Issued       uint64
 	Used         uint64
 	Mntns        uint64
-	File         uint64
 	OwnNamespace uint64
 	Dentry       uint64
 	Mount        uint64

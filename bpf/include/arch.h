@@ -84,6 +84,24 @@ static __always_inline __u64 argument(struct pt_regs *regs, bool compat, int i)
 	return compat ? (__u32)regs->bp : regs->r9;
 }
 
+/* Where argument i is among the registers, for a reader that gets i at run time. */
+static __always_inline __u64 argument_offset(bool compat, int i)
+{
+	switch (i) {
+	case 0:
+		return compat ? bpf_core_field_offset(struct pt_regs, bx) : bpf_core_field_offset(struct pt_regs, di);
+	case 1:
+		return compat ? bpf_core_field_offset(struct pt_regs, cx) : bpf_core_field_offset(struct pt_regs, si);
+	case 2:
+		return bpf_core_field_offset(struct pt_regs, dx);
+	case 3:
+		return compat ? bpf_core_field_offset(struct pt_regs, si) : bpf_core_field_offset(struct pt_regs, r10);
+	case 4:
+		return compat ? bpf_core_field_offset(struct pt_regs, di) : bpf_core_field_offset(struct pt_regs, r8);
+	}
+	return compat ? bpf_core_field_offset(struct pt_regs, bp) : bpf_core_field_offset(struct pt_regs, r9);
+}
+
 #elif defined(__TARGET_ARCH_arm64)
 
 #define TIF_32BIT 22 /* asm/thread_info.h */
@@ -159,6 +177,14 @@ static __always_inline __u64 argument(struct pt_regs *regs, bool compat, int i)
 		value = regs->regs[5];
 	}
 	return compat ? (__u32)value : value;
+}
+
+/* As on x86. */
+static __always_inline __u64 argument_offset(bool compat, int i)
+{
+	if (!i)
+		return bpf_core_field_offset(struct pt_regs, orig_x0);
+	return bpf_core_field_offset(struct pt_regs, regs) + 8 * i;
 }
 
 #endif

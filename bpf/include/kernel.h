@@ -31,8 +31,13 @@ struct mnt_namespace {
 	__u64 seq; /* before 6.18 */
 };
 
+struct pid_namespace {
+	struct task_struct *child_reaper;
+};
+
 struct nsproxy {
 	struct mnt_namespace *mnt_ns;
+	struct pid_namespace *pid_ns_for_children;
 };
 
 struct file_system_type {
@@ -66,6 +71,7 @@ struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
+	struct super_block *d_sb;
 };
 
 struct vfsmount {
@@ -123,6 +129,15 @@ struct mm_struct {
 	unsigned long arg_end;
 };
 
+struct fs_struct {
+	struct path root;
+	struct path pwd;
+};
+
+struct vm_area_struct {
+	struct file *vm_file;
+};
+
 struct kernfs_node {
 	const char *name;
 };
@@ -175,6 +190,7 @@ struct task_struct {
 	int tgid;
 	__u64 start_boottime;
 	const struct cred *real_cred;
+	struct fs_struct *fs;
 	struct files_struct *files;
 	struct nsproxy *nsproxy;
 	struct css_set *cgroups;
@@ -227,6 +243,11 @@ struct socket {
 	struct sock *sk;
 };
 
+struct unix_sock {
+	struct path path;
+	struct sock *peer;
+};
+
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long r8, r9, r10, bx, bp, ax, cx, dx, si, di, orig_ax;
@@ -246,6 +267,7 @@ struct pt_regs {
 enum bpf_func_id {
 	BPF_FUNC_get_current_task_btf = 158,
 	BPF_FUNC_task_pt_regs = 175,
+	BPF_FUNC_find_vma = 180,
 	BPF_FUNC_loop = 181,
 };
 

@@ -42,8 +42,10 @@ struct file_key {
 	__u64 mntns;
 	__u16 flags;
 	__u16 access;
-	__u32 zero;
+	__u16 operation;
+	__u16 name_flags;
 	struct actor_id exe;
+	/* Where a name was given: its hash, and the directory it is relative to. */
 	struct file_id file;
 	__u64 directory; /* that holds it: see directory_of */
 };
@@ -105,10 +107,11 @@ struct use {
 
 #define ARGUMENTS_BYTES 4096
 
-/* The arguments of the program that was just started on this CPU. */
+/* The arguments of the program that was just started on this CPU, or the name that a call was given. */
 struct arguments {
 	__u32 length; /* bytes that were read */
 	__u32 whole;
+	__u64 hash; /* of a name */
 	__u8 bytes[ARGUMENTS_BYTES + 8];
 };
 
@@ -176,7 +179,6 @@ struct scratch {
 	__u64 used; /* bytes of data */
 	__u64 mntns;
 	/* The state of a walk up a path: kept here, the verifier need not follow it. */
-	__u64 file;
 	__u64 own_namespace;
 	__u64 dentry;
 	__u64 mount;

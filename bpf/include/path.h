@@ -21,6 +21,29 @@ static __always_inline struct mount *mount_of_file(struct file *file)
 	return mount_of(BPF_CORE_READ(file, f_path.mnt));
 }
 
+/* A dentry as it is reached through mnt. */
+struct location {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
+
+static __always_inline void locate(struct file *file, struct location *at)
+{
+	at->mnt = BPF_CORE_READ(file, f_path.mnt);
+	at->dentry = BPF_CORE_READ(file, f_path.dentry);
+}
+
+static __always_inline void identify_location(struct location *at, struct file_id *id)
+{
+	struct dentry *dentry = at->dentry;
+	struct mount *mount = mount_of(at->mnt);
+
+	id->inode = BPF_CORE_READ(dentry, d_inode, i_ino);
+	id->device = BPF_CORE_READ(dentry, d_sb, s_dev);
+	id->name = BPF_CORE_READ(dentry, d_name.hash_len);
+	id->mount = BPF_CORE_READ(mount, mnt_id);
+}
+
 static __always_inline void identify(struct file *file, struct file_id *id)
 {
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
@@ -69,16 +92,16 @@ static __noinline long ascend_step(__u32 i, struct ascent *a)
 }
 
 /*
- * Tells the directory of a file apart: by the names up to the root of its mount, as
+ * Tells the directory of a path apart: by the names up to the root of its mount, as
  * a directory keeps its number when it, or one above it, is renamed, and all that
  * is in it has another path then.
  */
-static __always_inline __u64 directory_of(struct file *file)
+static __always_inline __u64 directory_above(struct vfsmount *mnt, struct dentry *dentry)
 {
-	struct dentry *directory = BPF_CORE_READ(file, f_path.dentry, d_parent);
+	struct dentry *directory = BPF_CORE_READ(dentry, d_parent);
 	struct ascent a = {.dentry = directory};
 
-	a.root = BPF_CORE_READ(file, f_path.mnt, mnt_root);
+	a.root = BPF_CORE_READ(mnt, mnt_root);
 	a.names = BPF_CORE_READ(directory, d_inode, i_ino);
 	for (int i = 0; i < DIRECTORIES; i++)
 		if (ascend(&a))
@@ -88,6 +111,11 @@ static __always_inline __u64 directory_of(struct file *file)
 	else
 		ascend_step(0, &a); /* kernels before 5.13 want each function called */
 	return a.names;
+}
+
+static __always_inline __u64 directory_of(struct file *file)
+{
+	return directory_above(BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry));
 }
 
 /* As the kernel's d_unlinked(). */
@@ -150,7 +178,7 @@ static long step(__u32 i, __u32 *slot)
 		return end_path(s, PATH_DETACHED);
 	if (n <= 1)
 		return end_path(s, PATH_UNREADABLE);
-	if (s->used + n - s->path_start > PATH_BYTES)
+	if (s->used + n - s->path_start > PATH_BYTES || s->used + n > DATA_BYTES)
 		return end_path(s, PATH_LONG);
 	s->used += n;
 	s->dentry = (__u64)parent;
@@ -158,33 +186,29 @@ static long step(__u32 i, __u32 *slot)
 }
 
 /*
- * Appends the names of s->file's path to the claimed scratch of slot, the last
- * one first, and returns what path_flags there are to say of it. A function of
+ * Appends the names of the path of s->dentry below s->mount to the claimed scratch
+ * of slot, the last one first, and returns what path_flags there are to say of it. A function of
  * its own to the verifier, which checks it once.
  */
 __noinline int walk_path(__u32 slot)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
-	struct file *file;
 	struct dentry *dentry;
 	struct mount *mount;
 	int flags;
 
 	if (!s)
 		return PATH_UNREADABLE;
-	file = (struct file *)s->file;
-	dentry = BPF_CORE_READ(file, f_path.dentry);
-	mount = mount_of_file(file);
+	dentry = (struct dentry *)s->dentry;
+	mount = (struct mount *)s->mount;
 	flags = place_of(mount, (struct mnt_namespace *)s->own_namespace);
 	if (flags & PATH_INTERNAL) {
 		s->used += append_name(s, BPF_CORE_READ(dentry, d_name.name));
-		s->used += append_name(s, BPF_CORE_READ(file, f_inode, i_sb, s_type, name));
+		s->used += append_name(s, BPF_CORE_READ(dentry, d_sb, s_type, name));
 		return flags;
 	}
 	if (is_unlinked(dentry))
 		flags |= PATH_DELETED;
-	s->dentry = (__u64)dentry;
-	s->mount = (__u64)mount;
 	s->path_start = s->used;
 	s->path_flags = flags | PATH_DEEP; /* until an end is reached */
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
@@ -198,17 +222,27 @@ __noinline int walk_path(__u32 slot)
 }
 
 /* As walk_path, and gives the length of what was appended. */
-static __always_inline int append_path(struct scratch *s, __u32 slot, struct file *file, struct mnt_namespace *own,
-				       __u16 *length)
+static __always_inline int append_location(struct scratch *s, __u32 slot, struct location *at,
+					   struct mnt_namespace *own, __u16 *length)
 {
 	__u64 before = s->used;
 	int flags;
 
-	s->file = (__u64)file;
+	s->dentry = (__u64)at->dentry;
+	s->mount = (__u64)mount_of(at->mnt);
 	s->own_namespace = (__u64)own;
 	flags = walk_path(slot);
 	*length = s->used - before;
 	return flags;
+}
+
+static __always_inline int append_path(struct scratch *s, __u32 slot, struct file *file, struct mnt_namespace *own,
+				       __u16 *length)
+{
+	struct location at;
+
+	locate(file, &at);
+	return append_location(s, slot, &at, own, length);
 }
 
 static __always_inline void lose_path(struct scratch *s, enum kind kind, int flags)

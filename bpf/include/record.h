@@ -72,6 +72,37 @@ enum path_flag {
 	PATH_OUTSIDE = 64,  /* its mount is in another mount namespace */
 };
 
+/* What was done with a file, where that is more than to open it. */
+enum operation {
+	OPERATION_OPEN = 0,
+	OPERATION_RENAME,
+	OPERATION_LINK,
+	OPERATION_SYMLINK,
+	OPERATION_UNLINK,
+	OPERATION_MKDIR,
+	OPERATION_RMDIR,
+	OPERATION_MKNOD,
+	OPERATION_TRUNCATE,
+	OPERATION_CHMOD,
+	OPERATION_CHOWN,
+	OPERATION_XATTR,
+	OPERATION_EXEC_MAP,
+	OPERATION_CONNECT,
+	OPERATION_BIND,
+};
+
+/*
+ * Of a record whose path is a directory, and whose name is what the task gave to
+ * the kernel, relative to that: user space has to resolve it.
+ */
+enum name_flag {
+	NAME_GIVEN = 1,
+	NAME_FOLLOWED = 2, /* a symbolic link at its end was followed */
+	/* The name is /proc/self/fd/N, and the path what that descriptor is of. */
+	NAME_DESCRIPTOR = 4,
+	NAME_ABSOLUTE = 8, /* the directory is the task's root */
+};
+
 enum access {
 	ACCESS_READ = 1,
 	ACCESS_WRITE = 2,
@@ -134,7 +165,10 @@ struct record {
 	__u16 via_port;
 	__u16 family; /* of a socket that was made */
 	__u16 type;
-	__u16 zero;
+	__u8 operation;
+	__u8 name_flags; /* with one, the arguments are the name that was given */
+	__u32 reaper;	 /* then: process 1 of the task's PID namespace */
+	__u32 zero;
 };
 
 /* The value of the maps that hold what was already seen. */

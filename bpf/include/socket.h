@@ -3,6 +3,7 @@
 #ifndef SOCKET_H
 #define SOCKET_H
 
+#include "file.h"
 #include "owner.h"
 
 #define AF_INET 2
@@ -159,6 +160,8 @@ static __always_inline void socket_used(struct file *file, enum direction direct
 	if (!sk)
 		return;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (family == AF_UNIX && (direction == DIRECTION_EGRESS || bind))
+		unix_connected((__u64)sk, bind);
 	if (family != AF_INET && family != AF_INET6)
 		return;
 	e.protocol = protocol_of(sk);

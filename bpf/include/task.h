@@ -260,12 +260,14 @@ static __always_inline struct file *parent_exe(struct mnt_namespace *own, __u64 
 static __always_inline void describe_as(struct scratch *s, __u32 slot, enum kind kind, struct actor *a,
 					struct file *parent)
 {
+	__u64 before = s->used;
+
 	s->record.mntns = a->mntns;
 	s->record.flags = a->flags;
 	s->record.session = a->id.session;
 	s->record.pid = BPF_CORE_READ(current_task(), tgid);
 	append_cgroups(slot);
-	s->record.cgroups_len = s->used;
+	s->record.cgroups_len = s->used - before;
 	if (a->flags & RECORD_RUNTIME)
 		return;
 	s->record.exe_flags = append_path(s, slot, a->exe, a->ns, &s->record.exe_len);

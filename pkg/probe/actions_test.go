@@ -110,6 +110,31 @@ func runAction(args []string) error {
 			return err
 		}
 		return unix.Connect(fd, addr)
+	case "call": // call NAME ARGUMENTS: a system call
+		return call(args[1:])
+	case "fails":
+		if runAction(args[1:]) == nil {
+			return fmt.Errorf("it succeeded")
+		}
+		return nil
+	case "descriptor": // descriptor N FILE: opens it as that number
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Open(args[2], unix.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Dup3(fd, n, 0)
+	case "execmap":
+		return executable(args[1], false)
+	case "execlater":
+		return executable(args[1], true)
+	case "unix":
+		return unixSockets(args[1])
+	case "unixgram":
+		return unixDatagrams(args[1], args[2], args[3])
 	case "drop":
 		return dropCapability(args[1])
 	case "refused":

@@ -101,6 +101,7 @@ func (p *Probe) Lost() (Losses, error) {
 	if n := p.forgotten.Load(); n > 0 {
 		l.Node["actor forgotten: network"] = n
 	}
+	p.resolver.tell(l)
 	for name, program := range p.collection.Programs {
 		stats, err := program.Stats()
 		if errors.Is(err, ebpf.ErrNotSupported) {

@@ -64,6 +64,7 @@ type Probe struct {
 	collection *ebpf.Collection
 	links      []link.Link
 	reader     *ringbuf.Reader
+	resolver   *resolver
 	features   Features
 	walksDeep  bool          // the kernel has bpf_loop: paths of more than 500 directories fit
 	malformed  atomic.Uint64 // records that could not be decoded
@@ -110,7 +111,7 @@ func Open(o Options) (_ *Probe, err error) {
 	// Before 5.11 maps count as locked memory; without the right to raise the
 	// limit, loading says what is missing.
 	limitErr := rlimit.RemoveMemlock()
-	p := &Probe{told: map[uint64]losses{}, disowned: map[string]uint64{}}
+	p := &Probe{resolver: newResolver(), told: map[uint64]losses{}, disowned: map[string]uint64{}}
 	defer func() {
 		if err != nil {
 			err = explain(errors.Join(err, p.Close()))
@@ -172,7 +173,13 @@ func (p *Probe) load(o Options) error {
 	if err := kernel.TypeByName("bpf_func_id", &helpers); err != nil {
 		return fmt.Errorf("find helper functions: %w", err)
 	}
-	p.walksDeep = slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_loop" })
+	has := func(helper string) bool {
+		return slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_"+helper })
+	}
+	p.walksDeep = has("loop")
+	if !has("find_vma") { // since Linux 5.17
+		p.features.Missing["mprotect"] = "the kernel has no helper to find a mapping"
+	}
 	if !p.walksDeep {
 		withoutCallbacks(spec)
 	}
@@ -284,6 +291,7 @@ func (f Features) Gaps() []string {
 	for _, h := range hooks() {
 		gaps[h.name] = h.gap
 	}
+	gaps["mprotect"] = "mappings of files that become executable later are not observed"
 	var list []string
 	for name, reason := range f.Missing {
 		what, ok := gaps[name]

@@ -73,6 +73,7 @@ func (p *Probe) record(raw []byte) (Record, bool) {
 		p.forgotten.Add(1)
 		return r, false
 	}
+	p.resolver.resolve(&r)
 	return r, true
 }
 

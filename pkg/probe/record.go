@@ -36,6 +36,9 @@ type Record struct {
 	Fact behavior.Fact
 	// Truncated: one of the paths could not be read up to its beginning.
 	Truncated bool
+	// Unresolved: the path is what the task named, relative to where, and nobody
+	// could tell what that led to; it is also counted as lost.
+	Unresolved bool
 	// Deleted: the file had no name any more; Path is where it was.
 	Deleted bool
 	// Directory: a file fact about a directory that was opened.
@@ -56,6 +59,8 @@ type Record struct {
 	// Script: Path is no program but a script, which was started together with
 	// its interpreter; that has a record of its own, with the same parent.
 	Script bool
+
+	given *reference // how to find the path, where only a name is known
 }
 
 const (
@@ -112,6 +117,16 @@ func recordOf(h *bpf.FloorRecord, rest []byte, wall func(boot uint64) time.Time)
 		r.CgroupNames = append(r.CgroupNames, behavior.Escape(string(name)))
 	}
 	exe, parent, file := path(parts[1], h.ExeFlags), path(parts[2], h.ParentFlags), path(parts[3], h.PathFlags)
+	if bpf.FloorKind(h.Kind) == bpf.FloorKindKIND_FILE && h.NameFlags != 0 {
+		r.given = &reference{
+			mountNS: h.Mntns, pids: []int{int(h.Pid), int(h.Reaper)}, base: rawPath(parts[3]), baseFlags: h.PathFlags, file: file,
+			name: string(bytes.Join(parts[4], []byte{0})), flags: bpf.FloorNameFlag(h.NameFlags),
+		}
+		if len(parts[4]) == 0 { // it did not fit
+			r.given.baseFlags |= uint8(bpf.FloorPathFlagPATH_LONG)
+		}
+		file = r.given.unresolved()
+	}
 	if has(h.Flags, bpf.FloorRecordFlagRECORD_RUNTIME) {
 		exe = ""
 	}
@@ -139,7 +154,8 @@ func recordOf(h *bpf.FloorRecord, rest []byte, wall func(boot uint64) time.Time)
 	r.Fact = fact
 	switch fact.Kind {
 	case behavior.File:
-		r.Deleted = h.PathFlags&uint8(bpf.FloorPathFlagPATH_DELETED) != 0
+		r.Deleted = r.given == nil && h.PathFlags&uint8(bpf.FloorPathFlagPATH_DELETED) != 0
+		r.Fact.Deleted = r.Deleted
 	case behavior.Process:
 		r.Deleted = h.ExeFlags&uint8(bpf.FloorPathFlagPATH_DELETED) != 0
 	}
@@ -157,6 +173,11 @@ func factOf(h *bpf.FloorRecord, exe, file, parent string) (behavior.Fact, error)
 		}
 	case bpf.FloorKindKIND_FILE:
 		f.Kind, f.Path, f.Access = behavior.File, file, behavior.Access(h.Access)
+		if n := int(h.Operation); n > len(behavior.Operations()) {
+			return f, fmt.Errorf("%w: operation %d", ErrRecord, n)
+		} else if n > 0 {
+			f.Operation = behavior.Operations()[n-1]
+		}
 	case bpf.FloorKindKIND_NETWORK:
 		f.Kind, f.Port = behavior.Network, h.Port
 		f.Protocol = ProtocolName(int(h.Protocol))
@@ -242,8 +263,13 @@ func path(names [][]byte, flags uint8) string {
 		}
 		return behavior.Escape(filesystem + ":" + name)
 	}
-	slices.Reverse(names)
-	p := "/" + string(bytes.Join(names, []byte{'/'}))
+	return qualified(rawPath(names), flags)
+}
+
+// qualified escapes a raw path and says why, where it is not absolute in the
+// container.
+func qualified(p string, flags uint8) string {
+	is := func(f bpf.FloorPathFlag) bool { return flags&uint8(f) != 0 }
 	switch {
 	case flags&truncatedPath != 0:
 		p = "truncated:" + p
@@ -253,4 +279,11 @@ func path(names [][]byte, flags uint8) string {
 		p = "outside:" + p
 	}
 	return behavior.Escape(p)
+}
+
+// rawPath joins the names of a path, last one first.
+func rawPath(names [][]byte) string {
+	names = slices.Clone(names)
+	slices.Reverse(names)
+	return "/" + string(bytes.Join(names, []byte{'/'}))
 }

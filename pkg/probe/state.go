@@ -152,6 +152,9 @@ func (p *Probe) forget(mntns uint32) error {
 	}
 	for number, ns := range kept {
 		p.disown(number, ns.Lost)
+		if n := p.resolver.forget(number); n > 0 {
+			p.disowned[lossUnresolved] += n
+		}
 		if entered[number] {
 			// Who is in there still is looked up as long as the entry is there; one
 			// more, in case that another enters right now.
