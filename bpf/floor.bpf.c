@@ -147,7 +147,7 @@ static __always_inline void arguments_used(struct task_struct *task, enum outcom
 	case OUTCOME_MMAP_STRUCT:
 		return mapped_by_array(task, argument(regs, compat, 0));
 	default:
-		return made_executable(argument(regs, compat, 0), argument(regs, compat, 2));
+		return made_executable(task, argument(regs, compat, 0));
 	}
 }
 

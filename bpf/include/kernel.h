@@ -138,6 +138,26 @@ struct vm_area_struct {
 	struct file *vm_file;
 };
 
+struct rb_node {
+	struct rb_node *rb_left;
+	struct rb_node *rb_right;
+};
+
+struct rb_root {
+	struct rb_node *rb_node;
+};
+
+/* Before 6.1 mappings are in a tree of these. */
+struct vm_area_struct___6_0 {
+	unsigned long vm_start;
+	unsigned long vm_end;
+	struct rb_node vm_rb;
+};
+
+struct mm_struct___6_0 {
+	struct rb_root mm_rb;
+};
+
 struct kernfs_node {
 	const char *name;
 };

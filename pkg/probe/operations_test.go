@@ -170,6 +170,7 @@ func TestOperations(t *testing.T) {
 		{"lsetxattr", actions("symlink config /etc/sym", "call lsetxattr '/etc/sym 'trusted.x 'value 5 0"), []behavior.Fact{done(xattr, "/etc/sym", w)}},
 		{"fsetxattr and fremovexattr", actions("call fsetxattr fd:/etc/config 'trusted.x 'value 5 0"), []behavior.Fact{done(xattr, "/etc/config", w)}},
 		{"an executable mapping", actions("execmap /etc/config"), []behavior.Fact{done(behavior.OpExecMap, "/etc/config", behavior.Read)}},
+		{"a mapping is made executable later", actions("execlater /etc/config"), []behavior.Fact{done(behavior.OpExecMap, "/etc/config", behavior.Read)}},
 		{"a Unix socket is bound and connected to", actions("unix /tmp/socket"), []behavior.Fact{done(behavior.OpBind, "/tmp/socket", makes), done(behavior.OpConnect, "/tmp/socket", behavior.Read|w)}},
 		{"a Unix socket is connected to through a link", actions("symlink tmp /tmp2", "chdir /tmp2", "unix socket"), []behavior.Fact{done(behavior.OpBind, "/tmp/socket", makes), done(behavior.OpConnect, "/tmp/socket", behavior.Read|w)}},
 		{"a datagram goes to a Unix socket by sendto", actions("unixgram /tmp/socket /tmp/../tmp/socket sendto"), []behavior.Fact{done(behavior.OpBind, "/tmp/socket", makes), done(behavior.OpConnect, "/tmp/socket", behavior.Read|w)}},
@@ -202,11 +203,6 @@ func TestOperations(t *testing.T) {
 			}
 		}
 		t.Logf("SKIPPED: the kernel has no %s", optional.call)
-	}
-	if reason := p.Features().Missing["mprotect"]; reason == "" {
-		cases = append(cases, operation{"a mapping is made executable later", actions("execlater /etc/config"), []behavior.Fact{done(behavior.OpExecMap, "/etc/config", behavior.Read)}})
-	} else {
-		t.Logf("SKIPPED: mprotect: %s", reason)
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -173,13 +173,7 @@ func (p *Probe) load(o Options) error {
 	if err := kernel.TypeByName("bpf_func_id", &helpers); err != nil {
 		return fmt.Errorf("find helper functions: %w", err)
 	}
-	has := func(helper string) bool {
-		return slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_"+helper })
-	}
-	p.walksDeep = has("loop")
-	if !has("find_vma") { // since Linux 5.17
-		p.features.Missing["mprotect"] = "the kernel has no helper to find a mapping"
-	}
+	p.walksDeep = slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_loop" })
 	if !p.walksDeep {
 		withoutCallbacks(spec)
 	}
@@ -291,7 +285,6 @@ func (f Features) Gaps() []string {
 	for _, h := range hooks() {
 		gaps[h.name] = h.gap
 	}
-	gaps["mprotect"] = "mappings of files that become executable later are not observed"
 	var list []string
 	for name, reason := range f.Missing {
 		what, ok := gaps[name]
