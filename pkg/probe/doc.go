@@ -21,12 +21,33 @@
 //
 // A directory is a file fact with Read access and no trailing slash, when it was
 // opened to be listed; Record.Directory tells. Write access says that a file was
-// open for writing, Create that this open made it.
+// open for writing, Create that this open made it. A fact with an operation says
+// what else was done, and Access what that comes to.
+//
+// # Names that a task gives
+//
+// What is done with a descriptor or a socket has the kernel's own path. Of a call
+// that takes a name (rename, unlink, chmod and so on) the tracepoints only see the
+// string, once the call has succeeded: it is sent together with the directory that
+// the kernel began at, and resolved here, from the root directory of the process,
+// or of the first of its PID namespace, if that is in the same mount namespace.
+// The directory that holds the name is looked up with the container's own links,
+// none that leads out of its root; the name itself is not followed where the call
+// did not. Nothing is opened for reading, and a file system that does not answer is
+// given up. What nobody can tell any more, mostly as the container ended at once,
+// begins with unresolved: and counts as lost.
+//
+// Such a name can be raced: a thread may change the string between the kernel's look
+// and ours, and links or directories may be replaced before the name is resolved.
+// A string that means another file later, by the same directory, is not looked at
+// again.
 //
 // # What is not seen
 //
 // Operations through io_uring on files, and its accept (other than io_uring_setup
 // as a system call), peers of packet sockets, sockets that the host made and handed
-// in, and files of descriptors that were opened before the probe. A descriptor that another thread replaces before
-// its system call returns is taken for what it was replaced with.
+// in, and files of descriptors that were opened before the probe. Of several
+// messages that one sendmmsg sends to paths of Unix sockets, the first. Of an
+// mprotect over several mappings, the first. A descriptor that another thread
+// replaces before its system call returns is taken for what it was replaced with.
 package probe
