@@ -31,6 +31,7 @@ type fakeProbe struct {
 	forgot    map[uint32]int
 	lastSeen  time.Time
 	err       error // of Syscalls
+	forgetErr error
 }
 
 func newFakeProbe() *fakeProbe {
@@ -84,7 +85,7 @@ func (p *fakeProbe) Forget(ns uint32) error {
 	delete(p.ignored, ns)
 	delete(p.calls, ns)
 	p.forgot[ns]++
-	return nil
+	return p.forgetErr
 }
 
 // fakeProc is a proc file system in a folder.

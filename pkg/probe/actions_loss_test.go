@@ -5,6 +5,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,6 +21,14 @@ func runLossAction(args []string) error {
 	switch args[0] {
 	case "rename":
 		return os.Rename(args[1], args[2])
+	case "call": // call NUMBER: a system call that there is not
+		n, err := strconv.Atoi(args[1])
+		if _, _, errno := unix.RawSyscall(uintptr(n), 0, 0, 0); errno != unix.ENOSYS {
+			return fmt.Errorf("system call %d: %w", n, errno)
+		}
+		return err
+	case "served-later": // served-later ADDRESS: what a UDP socket from before the pause gets after it
+		return servedLater(netip.MustParseAddrPort(args[1]))
 	case "reuse": // reuse DIR: gives a deleted file's number to another name
 		return reuseFile(args[1])
 	case "redo": // redo DIR: gives a deleted directory's and its file's numbers to others
@@ -38,6 +47,32 @@ func runLossAction(args []string) error {
 		return nil // the file that an interpreter was started for
 	}
 	return errors.New("unknown action")
+}
+
+func servedLater(at netip.AddrPort) error {
+	address, family := sockaddr(at)
+	server, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(server)
+	if err := unix.Bind(server, address); err != nil {
+		return err
+	}
+	if err := runAction([]string{"pause"}); err != nil {
+		return err
+	}
+	client, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(client)
+	if err := unix.Sendto(client, []byte("ask"), 0, address); err != nil {
+		return err
+	}
+	// Whoever asks for the sender's address is known by that: this does not.
+	_, err = unix.Read(server, make([]byte, 10))
+	return err
 }
 
 // tries bounds how often a file system may give another number than the one that

@@ -243,3 +243,44 @@ func TestEveryKindOfLossIsNamed(t *testing.T) {
 		}
 	}
 }
+
+func TestASystemCallBeyondAllNumbersIsCounted(t *testing.T) {
+	p := requireProbe(t, Options{})
+	_, _ = observe(t, p, actions("call 600")...)
+	if lost(t, p, "unknown number: syscall") == 0 {
+		t.Error("nothing is said to be lost")
+	}
+}
+
+// A socket that was there before the probe belongs to nobody that it has seen.
+func TestAPacketOfASocketThatNobodyWasSeenToUseIsCounted(t *testing.T) {
+	box := newContainer(t, actions("served-later 127.0.0.1:5305")...)
+	box.resume(t)
+	p := requireProbe(t, Options{})
+	r := record(t, p, box.mntns)
+	box.run(t)
+	r.stop()
+	heard := slices.ContainsFunc(r.all(), func(r Record) bool {
+		return r.Fact.Kind == behavior.Network && r.Fact.Direction == behavior.Ingress && r.Fact.Port == 5305
+	})
+	if !heard && lost(t, p, "socket of unknown owner: network") == 0 {
+		t.Error("neither recorded nor said to be lost")
+	}
+}
+
+func TestWhoEntersWhenTheMapOfVisitorsIsFullIsCounted(t *testing.T) {
+	p := requireProbe(t, Options{})
+	box := newContainer(t, actions("pause")...)
+	record(t, p, box.mntns)
+	box.resume(t)
+	visitors := p.collection.Maps["entrants"]
+	for i := range visitors.MaxEntries() + 1 {
+		if err := visitors.Put(bpf.FloorEntrantKey{Tgid: 1 << 40, Started: uint64(i)}, bpf.FloorEntrant{}); err != nil {
+			break
+		}
+	}
+	box.enter(t, "fork", "/bin/tool", "read", "/etc/other")
+	if lost(t, p, "who entered unknown: process") == 0 {
+		t.Error("nothing is said to be lost")
+	}
+}
