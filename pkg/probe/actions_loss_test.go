@@ -21,7 +21,7 @@ func runLossAction(args []string) error {
 	switch args[0] {
 	case "rename":
 		return os.Rename(args[1], args[2])
-	case "call": // call NUMBER: a system call that there is not
+	case "nonsense": // nonsense NUMBER: a system call that there is not
 		n, err := strconv.Atoi(args[1])
 		if _, _, errno := unix.RawSyscall(uintptr(n), 0, 0, 0); errno != unix.ENOSYS {
 			return fmt.Errorf("system call %d: %w", n, errno)

@@ -246,7 +246,7 @@ func TestEveryKindOfLossIsNamed(t *testing.T) {
 
 func TestASystemCallBeyondAllNumbersIsCounted(t *testing.T) {
 	p := requireProbe(t, Options{})
-	_, _ = observe(t, p, actions("call 600")...)
+	_, _ = observe(t, p, actions("nonsense 600")...)
 	if lost(t, p, "unknown number: syscall") == 0 {
 		t.Error("nothing is said to be lost")
 	}
