@@ -22,8 +22,9 @@ func TestWhatCannotBeReadOfAProcessIsCounted(t *testing.T) {
 	}
 	mapping := "400000-401000 r--p 00000000 08:01 77 " + self + "\n"
 	for reason, spoil := range map[string]func(p fakeProc){
-		"snapshot of a process's parent": func(p fakeProc) { p.write("100/stat/x", "") },
-		"snapshot of open files":         func(p fakeProc) { p.write("100/fd", "") },
+		"snapshot of a process's parent":       func(p fakeProc) { p.write("100/stat/x", "") },
+		"snapshot of a process's capabilities": func(p fakeProc) { p.write("100/status/x", "") },
+		"snapshot of open files":               func(p fakeProc) { p.write("100/fd", "") },
 		"snapshot of an open file": func(p fakeProc) {
 			p.link("100/fd/3", self)
 			p.write("100/fdinfo/3", "pos: 0\n")
@@ -46,7 +47,7 @@ func TestWhatCannotBeReadOfAProcessIsCounted(t *testing.T) {
 			if _, err := os.Lstat(filepath.Join(p.root, "100/stat")); err != nil {
 				p.write("100/stat", "100 (app) S 1")
 			}
-			s := proc{p.root}.snapshot([]int{100}, always)
+			s := proc{p.root}.snapshot(containerInfo{}, []int{100}, always)
 			if s.lost[reason] != 1 || len(s.lost) != 1 {
 				t.Errorf("lost %v, want one %q", s.lost, reason)
 			}
@@ -56,7 +57,7 @@ func TestWhatCannotBeReadOfAProcessIsCounted(t *testing.T) {
 
 func TestMoreProcessesThanASnapshotReadsAreCounted(t *testing.T) {
 	pids := make([]int, maxSnapshotPIDs+3)
-	s := proc{t.TempDir()}.snapshot(pids, always)
+	s := proc{t.TempDir()}.snapshot(containerInfo{}, pids, always)
 	if got := s.lost["snapshot of processes"]; got != 3 {
 		t.Errorf("lost %v, want 3", s.lost)
 	}

@@ -284,3 +284,16 @@ func TestWhoEntersWhenTheMapOfVisitorsIsFullIsCounted(t *testing.T) {
 		t.Error("nothing is said to be lost")
 	}
 }
+
+// A packet's record names who it belongs to by a number; user space remembers so
+// many of them.
+func TestARecordWhoseActorWasForgottenIsCounted(t *testing.T) {
+	p := requireProbe(t, Options{})
+	raw := encode(bpf.FloorRecord{Kind: uint8(bpf.FloorKindKIND_NETWORK), Direction: 1, Protocol: 17, Port: 53, Actor: 77}, "", "", "", "")
+	if _, ok := p.record(raw); ok {
+		t.Error("a record of nobody was handed on")
+	}
+	if n := lost(t, p, "actor forgotten: network"); n != 1 {
+		t.Errorf("%d are said to be lost, want 1", n)
+	}
+}
