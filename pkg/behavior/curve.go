@@ -13,8 +13,8 @@ type Curve struct {
 	Step int       `json:"stepSeconds,omitempty"` // length of a span
 	New  []int     `json:"new,omitempty"`         // facts first seen in it
 	// PerMinute is how many new facts a minute there were in the end: in the last
-	// RateSpan, or in all of the time if that was shorter. What was there in the
-	// first moment is not counted: it is what was done before.
+	// RateSpan, or in the second half of an observation that was shorter than two
+	// of it, since the first is what had been done before.
 	PerMinute float64 `json:"perMinute"`
 	// Quiet is how many seconds before To the last new fact was seen.
 	Quiet int `json:"quietSeconds"`
@@ -40,7 +40,7 @@ func CurveOf(most int, profiles ...Profile) Curve {
 	span := c.To.Sub(c.From)
 	step := stepFor(span, most)
 	c.Step, c.New = int(step/time.Second), make([]int, min(most, int(span/step)+1))
-	last, recent, window := c.From, 0, max(time.Minute, min(RateSpan, span))
+	last, recent, window := c.From, 0, max(time.Second, min(RateSpan, span/2))
 	for _, p := range profiles {
 		for f, e := range p.Facts {
 			if !f.Own() {
@@ -62,8 +62,8 @@ func CurveOf(most int, profiles ...Profile) Curve {
 
 // stepFor is the shortest round length of which at most so many spans cover all.
 func stepFor(span time.Duration, most int) time.Duration {
-	steps := []time.Duration{time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute, 10 * time.Minute, 30 * time.Minute,
-		time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, 24 * time.Hour}
+	steps := []time.Duration{time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 15 * time.Second, 30 * time.Second,
+		time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, 24 * time.Hour}
 	for _, step := range steps {
 		if span < step*time.Duration(most) {
 			return step

@@ -28,10 +28,10 @@ func TestACurveSaysWhenFactsWereNew(t *testing.T) {
 		perMinute float64
 		quiet     int
 	}{
-		"it flattens":              {learning(time.Minute, 0, 0, 0, 1, 12, 13, 31), 10, []int{4, 2, 0, 1, 0, 0, 0}, 4, 29},
-		"it goes on to the end":    {learning(time.Minute, 0, 59, 60), 10, []int{1, 0, 0, 0, 0, 1, 1}, 2, 0},
+		"it flattens":              {learning(time.Minute, 0, 0, 0, 1, 12, 13, 31), 10, []int{4, 2, 0, 1, 0, 0, 0}, 2, 29},
+		"it goes on to the end":    {learning(time.Minute, 0, 59, 60), 10, []int{1, 0, 0, 0, 0, 1, 1}, 4, 0},
 		"nothing was done":         {learning(time.Minute), 10, []int{0, 0, 0, 0, 0, 0, 0}, 0, 60},
-		"seen before and after":    {learning(time.Minute, -5, 70), 10, []int{1, 0, 0, 0, 0, 0, 1}, 1, 60},
+		"seen before and after":    {learning(time.Minute, -5, 70), 10, []int{1, 0, 0, 0, 0, 0, 1}, 2, 60},
 		"a moment":                 {learning(0, 0), 1, []int{1}, 0, 0},
 		"an hour, rate of its end": {learning(time.Hour, 0, 0, 0, 3001, 3599), 600, []int{3, 0, 0, 0, 0, 2, 0}, 0.2, 1},
 		"a year":                   {learning(365*24*time.Hour, 0, 364*24*3600), 46 * 86400, []int{1, 0, 0, 0, 0, 0, 0, 1}, 0, 86400},

@@ -198,13 +198,15 @@ func (a *app) show(plan rollout.Plan, wide bool) error {
 			return err
 		}
 	}
+	var missed gathered
 	for _, w := range plan.Summary {
 		for _, container := range slices.Sorted(maps.Keys(w.Coverage)) {
 			for _, s := range w.Coverage[container].Shortfalls() {
-				fmt.Fprintf(a.Out, "coverage: %s/%s: %s\n", w.Workload, printable(container), printable(s))
+				missed.add(w.Workload.String()+"/"+container, s)
 			}
 		}
 	}
+	missed.print(a.Out, "coverage")
 	for _, w := range plan.Summary {
 		if w.Entered > 0 {
 			fmt.Fprintf(a.Out, "left out: %s: %s of processes that entered its containers from outside, such as by kubectl exec (--include-exec learns them)\n",

@@ -159,10 +159,23 @@ func (a *app) observe(ctx context.Context, s *setup) (profiles behavior.Profiles
 	if err := source.WaitReady(ctx, func(nodes []cluster.NodeState) { s.progress.update("%s", readyLine(nodes)) }); err != nil {
 		return nil, err
 	}
-	if watch.Quiet > 0 {
-		s.progress.say("observing until nothing new was seen for %s, for %s at most", watch.Quiet, watch.Most)
+	begin := func() {
+		if watch.Quiet > 0 {
+			s.progress.say("observing until nothing new was seen for %s, for %s at most", watch.Quiet, watch.Most)
+		} else {
+			s.progress.say("observing for %s", watch.Most)
+		}
+	}
+	if first := watch.First; first == nil {
+		begin()
 	} else {
-		s.progress.say("observing for %s", watch.Most)
+		watch.First = func(ctx context.Context) error {
+			err := first(ctx)
+			if err == nil {
+				begin()
+			}
+			return err
+		}
 	}
 	ended, err := source.Observe(ctx, watch, func(p cluster.Progress) { s.progress.update("%s", progressLine(p, watch.Quiet)) })
 	if err != nil {

@@ -94,3 +94,38 @@ func number(n int, noun string) string {
 	}
 	return fmt.Sprint(n, " ", noun, "s")
 }
+
+// gathered are things that are true of several, each said once: what a node lost
+// is missing from every workload that runs there.
+type gathered struct {
+	texts  []string
+	abouts map[string][]string
+}
+
+// add says a text about something.
+func (g *gathered) add(about, text string) {
+	if g.abouts == nil {
+		g.abouts = map[string][]string{}
+	}
+	if _, ok := g.abouts[text]; !ok {
+		g.texts = append(g.texts, text)
+	}
+	if !slices.Contains(g.abouts[text], about) {
+		g.abouts[text] = append(g.abouts[text], about)
+	}
+}
+
+// gatheredNames is how many are named before the others are only counted.
+const gatheredNames = 4
+
+// print writes a line for each text, in the order in which they came first.
+func (g *gathered) print(w io.Writer, label string) {
+	for _, text := range g.texts {
+		names := g.abouts[text]
+		about := strings.Join(names[:min(len(names), gatheredNames)], ", ")
+		if n := len(names) - gatheredNames; n > 0 {
+			about += fmt.Sprintf(" and %d more", n)
+		}
+		fmt.Fprintln(w, printable(label+": "+about+": "+text))
+	}
+}

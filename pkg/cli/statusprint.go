@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
 )
 
 // tell says what the status is made from.
@@ -56,45 +57,56 @@ func (r statusReport) print(w io.Writer, wide bool, curve []rune) error {
 	if err := table(w, headings, rows); err != nil {
 		return err
 	}
-	for _, x := range r.Workloads {
-		x.print(w, wide)
-	}
+	r.printBelow(w, wide)
 	return nil
 }
 
-// print shows what was lost of a workload and what its next stage waits for. What
-// it waits for is not said twice, but with the moments of losses if wide.
-func (x workloadStatus) print(w io.Writer, wide bool) {
-	line := func(format string, args ...any) { fmt.Fprintln(w, printable(fmt.Sprintf(format, args...))) }
-	for _, c := range x.Containers {
-		about := x.Workload + "/" + c.Container
-		said := func(text string) bool {
-			return !wide && slices.ContainsFunc(x.Obstacles, func(o string) bool { return strings.HasPrefix(o, about+": ") && strings.Contains(o, text) })
-		}
-		for _, l := range c.Lost {
-			if said("(" + l.What + ")") {
-				continue
+// printBelow shows what was lost, what the next stages wait for, and what to do,
+// each once for all whom it is about. What a stage waits for is not said twice,
+// but with the moments of losses if wide.
+func (r statusReport) printBelow(w io.Writer, wide bool) {
+	var lost, gaps, fill, advice gathered
+	obstacles := map[policy.Stage]*gathered{policy.Audit: {}, policy.Deny: {}}
+	for _, x := range r.Workloads {
+		for _, o := range x.Obstacles {
+			about, text, ok := strings.Cut(o, ": ")
+			if !ok || !strings.HasPrefix(about, x.Workload+"/") {
+				about, text = x.Workload, strings.TrimPrefix(strings.TrimPrefix(o, x.Workload), " ")
 			}
-			line("lost: %s: %s", about, l.words())
+			obstacles[x.Next].add(about, text)
 		}
-		for _, gap := range c.Gaps {
-			if said(gap) {
-				continue
+		for _, a := range x.Advice {
+			advice.add(x.Workload, a)
+		}
+		for _, c := range x.Containers {
+			about := x.Workload + "/" + c.Container
+			said := func(text string) bool {
+				return !wide && slices.ContainsFunc(x.Obstacles, func(o string) bool { return strings.HasPrefix(o, about+": ") && strings.Contains(o, text) })
 			}
-			line("gap: %s: %s", about, gap)
-		}
-		if wide {
-			for _, name := range slices.Sorted(maps.Keys(c.Maps)) {
-				line("map: %s: %s held %d of %d entries at most", about, name, c.Maps[name].High, c.Maps[name].Size)
+			for _, l := range c.Lost {
+				if !said("(" + l.What + ")") {
+					lost.add(about, l.words())
+				}
+			}
+			for _, gap := range c.Gaps {
+				if !said(gap) {
+					gaps.add(about, gap)
+				}
+			}
+			if wide {
+				for _, name := range slices.Sorted(maps.Keys(c.Maps)) {
+					fill.add(about, fmt.Sprintf("%s held %d of %d entries at most", name, c.Maps[name].High, c.Maps[name].Size))
+				}
 			}
 		}
 	}
-	for _, o := range x.Obstacles {
-		line("%s: %s", x.Next, o)
+	lost.print(w, "lost")
+	gaps.print(w, "gap")
+	fill.print(w, "map")
+	for _, stage := range []policy.Stage{policy.Audit, policy.Deny} {
+		obstacles[stage].print(w, string(stage))
 	}
-	for _, a := range x.Advice {
-		line("do: %s: %s", x.Workload, a)
-	}
+	advice.print(w, "do")
 }
 
 // next says in a cell whether the next stage could begin.
