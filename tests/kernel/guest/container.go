@@ -87,7 +87,7 @@ func newContainer(work, programs, pod string) (*container, error) {
 func (c *container) start(ctx context.Context, role string) error {
 	c.command = exec.CommandContext(ctx, "/proc/self/exe", "runtime", c.root, c.cgroup, role)
 	c.command.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC,
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC,
 		Pdeathsig:  syscall.SIGKILL,
 	}
 	c.command.Stderr = &c.errors
@@ -173,6 +173,8 @@ func enter(root, cgroup, role string) error {
 		return fmt.Errorf("enter control group: %w", err)
 	}
 	for _, step := range []func() error{
+		// Only now, as runtimes do: what starts a program in the namespace is its own.
+		func() error { return unix.Unshare(unix.CLONE_NEWNS) },
 		func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") },
 		func() error { return unix.Mount(root, root, "", unix.MS_BIND, "") },
 		func() error { return unix.Chdir(root) },
