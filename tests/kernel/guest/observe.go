@@ -55,6 +55,12 @@ func observeInto(ctx context.Context, programs string, run *verdict.Run) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, main.stop()) }()
+	// Networks are there before the collector.
+	stop, err := translate(filepath.Dir(filepath.Dir(pod)), plant.Service(), plant.Served())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	if err := held.start(ctx, plant.RoleHeld); err != nil {
 		return err
 	}

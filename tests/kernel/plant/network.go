@@ -36,6 +36,8 @@ func network() []Thing {
 	made := func(family, kind, protocol string) behavior.Fact {
 		return own(behavior.Fact{Kind: behavior.Socket, Family: family, Type: kind, Protocol: protocol})
 	}
+	service := talk(behavior.Egress, "tcp", Served().Port(), "127.0.0.1")
+	service.Via = Service()
 	stream := func(to string, protocol int) func() error {
 		return func() error { return converse(netip.MustParseAddrPort(to), protocol) }
 	}
@@ -44,6 +46,7 @@ func network() []Thing {
 		thing("TCP over IPv6", stream("[::1]:7002", 0), both("tcp", 7002, "::1")...),
 		thing("TCP to a mapped address", stream("[::ffff:127.0.0.1]:7003", 0), both("tcp", 7003, "127.0.0.1")...),
 		thing("TCP Fast Open", fastOpen(7004), talk(behavior.Egress, "tcp", 7004, "127.0.0.1")),
+		thing("TCP through a Service", throughService, service),
 		thing("SCTP", stream("127.0.0.1:7005", unix.IPPROTO_SCTP), both("sctp", 7005, "127.0.0.1")...),
 		thing("ICMP", raw(unix.AF_INET, unix.IPPROTO_ICMP, "127.0.0.2"), talk(behavior.Egress, "icmp", 0, "127.0.0.2")),
 		thing("ICMPv6", raw(unix.AF_INET6, unix.IPPROTO_ICMPV6, "::1"), talk(behavior.Egress, "icmpv6", 0, "::1")),
@@ -54,6 +57,23 @@ func network() []Thing {
 		thing("datagram socket over IPv6", made1(unix.AF_INET6, unix.SOCK_DGRAM, 0), made("inet6", "dgram", "")),
 		thing("Unix datagram socket", made1(unix.AF_UNIX, unix.SOCK_DGRAM, 0), made("unix", "dgram", "")),
 	}
+}
+
+// Service is an address that the observer translates, for the container, to Served.
+func Service() netip.AddrPort { return netip.MustParseAddrPort("198.51.100.7:80") }
+
+// Served is where the container itself listens behind Service.
+func Served() netip.AddrPort { return netip.MustParseAddrPort("127.0.0.1:7006") }
+
+// throughService connects to the one and accepts at the other.
+func throughService() error {
+	server, err := listening(Served(), 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(server)
+	_, _, err = joined(server, Service(), 0)
+	return err
 }
 
 // absent makes ErrAbsent of what the kernel says about a family or protocol that it
