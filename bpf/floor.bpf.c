@@ -397,6 +397,7 @@ int note_end(__u64 *ctx)
 SEC("tp_btf/cap_capable")
 int note_capability(__u64 *ctx)
 {
-	capability_checked(SLOT_TRACING, (const struct cred *)ctx[0], (struct user_namespace *)ctx[1], ctx[3], ctx[4]);
+	capability_checked(SLOT_TRACING, (const struct cred *)ctx[0], (struct user_namespace *)ctx[1], ctx[3], ctx[4],
+			   AUDITED_UNKNOWN);
 	return 0;
 }

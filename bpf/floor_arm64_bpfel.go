@@ -21,12 +21,20 @@ const (
 	FloorAccessACCESS_CREATE FloorAccess = 4
 )
 
+type FloorCallRule struct {
+	_        structs.HostLayout
+	Passing  uint64
+	Idle     uint64
+	Gates    uint64
+	Mask     [3]uint32
+	Argument [3]uint8
+	Words    uint8
+}
+
 type FloorCapabilityKey struct {
-	_          structs.HostLayout
-	Mntns      uint64
-	Flags      uint32
-	Capability uint32
-	Exe        struct {
+	_     structs.HostLayout
+	Mntns uint64
+	Exe   struct {
 		_    structs.HostLayout
 		File struct {
 			_      structs.HostLayout
@@ -38,7 +46,10 @@ type FloorCapabilityKey struct {
 		Session uint32
 		Zero    uint32
 	}
-	Syscall uint64
+	Words      [3]uint32
+	Syscall    uint16
+	Capability uint8
+	Flags      uint8
 }
 
 type FloorDirection uint32
@@ -283,13 +294,6 @@ const (
 	FloorOutcomeOUTCOMES            FloorOutcome = 43
 )
 
-type FloorPassingKey struct {
-	_          structs.HostLayout
-	Capability uint32
-	Compat     uint32
-	Syscall    uint64
-}
-
 type FloorPathFlag uint32
 
 const (
@@ -455,6 +459,7 @@ type FloorUse struct {
 const (
 	FloorMapArguments       = "arguments"
 	FloorMapAsked           = "asked"
+	FloorMapCallRules       = "call_rules"
 	FloorMapCapabilities    = "capabilities"
 	FloorMapEntrants        = "entrants"
 	FloorMapExecuted        = "executed"
@@ -467,7 +472,6 @@ const (
 	FloorMapMade            = "made"
 	FloorMapNamespaces      = "namespaces"
 	FloorMapOwners          = "owners"
-	FloorMapPassing         = "passing"
 	FloorMapProcesses       = "processes"
 	FloorMapRecords         = "records"
 	FloorMapScratches       = "scratches"
@@ -558,6 +562,7 @@ type FloorProgramSpecs struct {
 type FloorMapSpecs struct {
 	Arguments     *ebpf.MapSpec `ebpf:"arguments"`
 	Asked         *ebpf.MapSpec `ebpf:"asked"`
+	CallRules     *ebpf.MapSpec `ebpf:"call_rules"`
 	Capabilities  *ebpf.MapSpec `ebpf:"capabilities"`
 	Entrants      *ebpf.MapSpec `ebpf:"entrants"`
 	Executed      *ebpf.MapSpec `ebpf:"executed"`
@@ -570,7 +575,6 @@ type FloorMapSpecs struct {
 	Made          *ebpf.MapSpec `ebpf:"made"`
 	Namespaces    *ebpf.MapSpec `ebpf:"namespaces"`
 	Owners        *ebpf.MapSpec `ebpf:"owners"`
-	Passing       *ebpf.MapSpec `ebpf:"passing"`
 	Processes     *ebpf.MapSpec `ebpf:"processes"`
 	Records       *ebpf.MapSpec `ebpf:"records"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
@@ -611,6 +615,7 @@ func (o *FloorObjects) Close() error {
 type FloorMaps struct {
 	Arguments     *ebpf.Map `ebpf:"arguments"`
 	Asked         *ebpf.Map `ebpf:"asked"`
+	CallRules     *ebpf.Map `ebpf:"call_rules"`
 	Capabilities  *ebpf.Map `ebpf:"capabilities"`
 	Entrants      *ebpf.Map `ebpf:"entrants"`
 	Executed      *ebpf.Map `ebpf:"executed"`
@@ -623,7 +628,6 @@ type FloorMaps struct {
 	Made          *ebpf.Map `ebpf:"made"`
 	Namespaces    *ebpf.Map `ebpf:"namespaces"`
 	Owners        *ebpf.Map `ebpf:"owners"`
-	Passing       *ebpf.Map `ebpf:"passing"`
 	Processes     *ebpf.Map `ebpf:"processes"`
 	Records       *ebpf.Map `ebpf:"records"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
@@ -636,6 +640,7 @@ func (m *FloorMaps) Close() error {
 	return _FloorClose(
 		m.Arguments,
 		m.Asked,
+		m.CallRules,
 		m.Capabilities,
 		m.Entrants,
 		m.Executed,
@@ -648,7 +653,6 @@ func (m *FloorMaps) Close() error {
 		m.Made,
 		m.Namespaces,
 		m.Owners,
-		m.Passing,
 		m.Processes,
 		m.Records,
 		m.Scratches,

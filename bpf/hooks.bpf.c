@@ -19,9 +19,8 @@ enum {
 /* cap_capable(cred, target namespace, capability, options) */
 static __always_inline void capability(const __u64 *arguments, long result)
 {
-	if (!(arguments[3] & CAP_OPT_NOAUDIT)) /* else only asked in passing */
-		capability_checked(SLOT_HOOK, (const struct cred *)arguments[0], (struct user_namespace *)arguments[1],
-				   arguments[2], result);
+	capability_checked(SLOT_HOOK, (const struct cred *)arguments[0], (struct user_namespace *)arguments[1],
+			   arguments[2], result, arguments[3] & CAP_OPT_NOAUDIT ? AUDITED_NO : AUDITED_YES);
 }
 
 AT_RETURN(capability, cap_capable, 4, HOOK_CAPABILITY, KIND_CAPABILITY)

@@ -18,6 +18,7 @@ import (
 const (
 	HooksMapArguments         = "arguments"
 	HooksMapAsked             = "asked"
+	HooksMapCallRules         = "call_rules"
 	HooksMapCalls             = "calls"
 	HooksMapCapabilities      = "capabilities"
 	HooksMapEntrants          = "entrants"
@@ -31,7 +32,6 @@ const (
 	HooksMapMade              = "made"
 	HooksMapNamespaces        = "namespaces"
 	HooksMapOwners            = "owners"
-	HooksMapPassing           = "passing"
 	HooksMapProcesses         = "processes"
 	HooksMapRecords           = "records"
 	HooksMapScratches         = "scratches"
@@ -98,6 +98,7 @@ type HooksProgramSpecs struct {
 type HooksMapSpecs struct {
 	Arguments     *ebpf.MapSpec `ebpf:"arguments"`
 	Asked         *ebpf.MapSpec `ebpf:"asked"`
+	CallRules     *ebpf.MapSpec `ebpf:"call_rules"`
 	Calls         *ebpf.MapSpec `ebpf:"calls"`
 	Capabilities  *ebpf.MapSpec `ebpf:"capabilities"`
 	Entrants      *ebpf.MapSpec `ebpf:"entrants"`
@@ -111,7 +112,6 @@ type HooksMapSpecs struct {
 	Made          *ebpf.MapSpec `ebpf:"made"`
 	Namespaces    *ebpf.MapSpec `ebpf:"namespaces"`
 	Owners        *ebpf.MapSpec `ebpf:"owners"`
-	Passing       *ebpf.MapSpec `ebpf:"passing"`
 	Processes     *ebpf.MapSpec `ebpf:"processes"`
 	Records       *ebpf.MapSpec `ebpf:"records"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
@@ -150,6 +150,7 @@ func (o *HooksObjects) Close() error {
 type HooksMaps struct {
 	Arguments     *ebpf.Map `ebpf:"arguments"`
 	Asked         *ebpf.Map `ebpf:"asked"`
+	CallRules     *ebpf.Map `ebpf:"call_rules"`
 	Calls         *ebpf.Map `ebpf:"calls"`
 	Capabilities  *ebpf.Map `ebpf:"capabilities"`
 	Entrants      *ebpf.Map `ebpf:"entrants"`
@@ -163,7 +164,6 @@ type HooksMaps struct {
 	Made          *ebpf.Map `ebpf:"made"`
 	Namespaces    *ebpf.Map `ebpf:"namespaces"`
 	Owners        *ebpf.Map `ebpf:"owners"`
-	Passing       *ebpf.Map `ebpf:"passing"`
 	Processes     *ebpf.Map `ebpf:"processes"`
 	Records       *ebpf.Map `ebpf:"records"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
@@ -176,6 +176,7 @@ func (m *HooksMaps) Close() error {
 	return _HooksClose(
 		m.Arguments,
 		m.Asked,
+		m.CallRules,
 		m.Calls,
 		m.Capabilities,
 		m.Entrants,
@@ -189,7 +190,6 @@ func (m *HooksMaps) Close() error {
 		m.Made,
 		m.Namespaces,
 		m.Owners,
-		m.Passing,
 		m.Processes,
 		m.Records,
 		m.Scratches,

@@ -20,6 +20,7 @@ enum {
 
 #define TS_COMPAT 2 /* asm/thread_info.h */
 #define NR_CLONE 56
+#define NR_SETSOCKOPT 54
 #define THREAD_SIZE 16384 /* of kernels before 5.15, unless built with KASAN */
 
 /* Arguments and result of a kernel function, as a kprobe finds them. */
@@ -106,6 +107,7 @@ static __always_inline __u64 argument_offset(bool compat, int i)
 
 #define TIF_32BIT 22 /* asm/thread_info.h */
 #define NR_CLONE 220
+#define NR_SETSOCKOPT 208
 #define THREAD_SIZE 16384 /* with pages of 4 KiB */
 
 /* Arguments and result of a kernel function, as a kprobe finds them. */

@@ -72,12 +72,15 @@ struct made_key {
 	__u64 protocol;
 };
 
+#define WORDS 3
+
 struct capability_key {
 	__u64 mntns;
-	__u32 flags;
-	__u32 capability;
-	struct actor_id exe;
-	__u64 syscall;
+	struct actor_id exe; /* none of the runtime's: nobody learns its own */
+	__u32 words[WORDS];  /* arguments of the system call: see call_rule */
+	__u16 syscall;
+	__u8 capability;
+	__u8 flags;
 };
 
 /* An executable that was started inside of a mount namespace. */
@@ -164,11 +167,20 @@ struct asked {
 	__u32 zero;
 };
 
-/* A capability check that the kernel makes in passing, in a system call. */
-struct passing_key {
-	__u32 capability;
-	__u32 compat;
-	__u64 syscall;
+/*
+ * What is known of a system call that asks for capabilities; those are bits by
+ * their number. passing: asked without telling the kernel's audit, and nothing
+ * depends on the answer; idle: the same, although the audit is told; gates: it is
+ * not told, and the answer decides. The rest says which arguments are words, such
+ * as a socket's family, and what of them counts.
+ */
+struct call_rule {
+	__u64 passing;
+	__u64 idle;
+	__u64 gates;
+	__u32 mask[WORDS];
+	__u8 argument[WORDS];
+	__u8 words;
 };
 
 #define DATA_BYTES 16384 /* three paths and the cgroups; a power of two */
@@ -291,12 +303,13 @@ struct {
 	__type(value, struct asked);
 } asked SEC(".maps");
 
+/* By number, those of 32-bit programs after the native ones. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 256);
-	__type(key, struct passing_key);
-	__type(value, __u8);
-} passing SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ARCHES * SYSCALLS);
+	__type(key, __u32);
+	__type(value, struct call_rule);
+} call_rules SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

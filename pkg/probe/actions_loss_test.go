@@ -40,6 +40,9 @@ func runLossAction(args []string) error {
 		}
 		return closeAtOnce(args[1], n)
 	}
+	if is, err := capabilityAction(args); is {
+		return err
+	}
 	if is, err := networkAction(args); is {
 		return err
 	}

@@ -133,7 +133,10 @@ func (p *Probe) hookSpec() (*ebpf.CollectionSpec, error) {
 	if !p.walksDeep {
 		withoutCallbacks(spec)
 	}
-	clear(spec.Variables)
+	if err := setVariables(spec, Options{}); err != nil {
+		return nil, err
+	}
+	bakeVariables(spec)
 	return spec, nil
 }
 

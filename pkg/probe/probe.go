@@ -191,14 +191,20 @@ func (p *Probe) load(o Options) error {
 func setVariables(spec *ebpf.CollectionSpec, o Options) error {
 	var sizes [bpf.FloorRoomROOMS]uint32
 	for name, room := range rooms() {
-		sizes[room] = spec.Maps[name].MaxEntries
+		if m := spec.Maps[name]; m != nil {
+			sizes[room] = m.MaxEntries
+		}
 	}
 	var keep uint32
 	if o.Arguments {
 		keep = 1
 	}
 	for name, value := range map[string]any{"room_size": sizes, "keep_arguments": keep} {
-		if err := spec.Variables[name].Set(value); err != nil {
+		v := spec.Variables[name]
+		if v == nil {
+			continue // these programs do not ask
+		}
+		if err := v.Set(value); err != nil {
 			return fmt.Errorf("set variable %s: %w", name, err)
 		}
 	}
@@ -224,25 +230,7 @@ func (p *Probe) configure(o Options) error {
 			return err
 		}
 	}
-	for _, check := range passingChecks() {
-		for compat, arch := range Arches(runtime.GOARCH) {
-			for _, name := range check.names() {
-				number, ok := syscallNumber(arch, name)
-				if !ok {
-					continue
-				}
-				key := bpf.FloorPassingKey{
-					Capability: uint32(slices.Index(capabilityNames(), check.capability)),
-					Compat:     uint32(compat),
-					Syscall:    uint64(number),
-				}
-				if err := p.collection.Maps["passing"].Put(key, uint8(1)); err != nil {
-					return fmt.Errorf("set capability check %s in %s: %w", check.capability, name, err)
-				}
-			}
-		}
-	}
-	return nil
+	return setCallRules(p.collection.Maps["call_rules"])
 }
 
 func (p *Probe) attach(o Options) error {

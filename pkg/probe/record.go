@@ -197,10 +197,17 @@ func factOf(h *bpf.FloorRecord, exe, file, parent string) (behavior.Fact, error)
 	case bpf.FloorKindKIND_ACTOR:
 		return f, nil
 	case bpf.FloorKindKIND_CAPABILITY:
-		arches := Arches(runtime.GOARCH)
-		f.Kind, f.Name, f.Syscall = behavior.Capability, CapabilityName(int(h.Capability)), SyscallName(arches[0], int(h.Syscall))
+		arch := Arches(runtime.GOARCH)[0]
 		if has(h.Flags, bpf.FloorRecordFlagRECORD_COMPAT) {
-			f.Syscall = SyscallName(arches[1], int(h.Syscall))
+			arch = Arches(runtime.GOARCH)[1]
+		}
+		f.Kind, f.Name, f.Syscall = behavior.Capability, CapabilityName(int(h.Capability)), SyscallName(arch, int(h.Syscall))
+		if !f.Runtime {
+			var values [maxWords]uint32
+			for i := range values {
+				values[i] = binary.NativeEndian.Uint32(h.Address[4*i:])
+			}
+			f.Arguments = sayWords(f.Syscall, values[:])
 		}
 		f.Refused = has(h.Flags, bpf.FloorRecordFlagRECORD_REFUSED)
 	default:
