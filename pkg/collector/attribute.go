@@ -210,7 +210,8 @@ func (c *Collector) locate(r Record) (p place, sure bool) {
 			return p, true
 		}
 	}
-	return p, false
+	// The names go up to the root. A pod's container is always below its pod.
+	return p, p.container != "" && len(r.CgroupNames) > 1
 }
 
 func (c *Collector) meet(number uint32) *namespace {

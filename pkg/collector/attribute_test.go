@@ -73,6 +73,7 @@ func TestWhoIsNoContainerOfThisNode(t *testing.T) {
 		"a container of another node on the same kernel is passed over":    {place: cgroupOf(uidB, idB), after: time.Minute},
 		"the sandbox of a pod whose containers are all named is no loss":   {place: cgroupOf(uidA, idB), after: time.Minute},
 		"a container that no kubelet made is passed over":                  {place: "/docker/" + idB, after: time.Minute},
+		"one of no pod that was gone at once is passed over":               {names: []string{"docker-" + idB + ".scope", "system.slice"}, after: 3 * time.Minute},
 		"one that was gone and that nobody ever names is counted":          {names: []string{idB}, after: 3 * time.Minute, unattributedSoon: 1, unattributed: 1},
 		"one that was gone and that has no name to look for is counted so": {names: nil, after: 3 * time.Minute, unattributedSoon: 1, unattributed: 1},
 	} {

@@ -322,7 +322,7 @@ func (c *Collector) changes(since uint64, namespaces map[string]bool) ([]change,
 			all[id] = k.wire(now)
 		}
 	}
-	return c.store.changes(since, take, anyChange), all, c.store.revision
+	return c.store.changes(since, take, false), all, c.store.revision
 }
 
 // observe reads entries as they are by now. The caller does not hold the lock, and

@@ -140,6 +140,7 @@ func (p proc) mappings(s *snapshot, h held) {
 		return
 	}
 	paths := map[string]string{} // by device and inode; empty for what is no file of the container
+	stated := map[string]bool{}  // the same, and whether it may be executed
 	count := 0
 	for line := range strings.Lines(string(file)) {
 		if count++; count > maxMappings {
@@ -162,11 +163,14 @@ func (p proc) mappings(s *snapshot, h held) {
 			}
 			paths[fields[3]+fields[4]] = path
 		}
-		if path == "" {
+		code := len(fields[1]) > 2 && fields[1][2] == 'x'
+		key := fields[3] + fields[4] + strconv.FormatBool(code)
+		if path == "" || stated[key] {
 			continue
 		}
+		stated[key] = true
 		s.add(h, behavior.Fact{Kind: behavior.File, Exe: h.exe, Path: path, Access: behavior.Read})
-		if len(fields[1]) > 2 && fields[1][2] == 'x' {
+		if code {
 			s.add(h, behavior.Fact{Kind: behavior.File, Exe: h.exe, Path: path, Access: behavior.Read, Operation: behavior.OpExecMap})
 		}
 	}

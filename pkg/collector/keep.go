@@ -26,7 +26,7 @@ import (
 // least what they say.
 const (
 	keepEvery       = 3 * time.Second
-	keepCountsEvery = time.Minute
+	keepCountsEvery = 5 * time.Minute
 )
 
 // restartReason is the loss of a container that ran while its collector did not.
@@ -140,11 +140,11 @@ func (w *countedWriter) Write(b []byte) (int, error) {
 func (c *Collector) append(file *os.File, counts bool) error {
 	k := &c.keeper
 	out := k.count(file)
-	since, by := k.news, newsOf
+	since := k.news
 	if counts {
-		since, by = k.any, anyChange
+		since = k.any
 	}
-	s, list, all := c.standing(since, by)
+	s, list, all := c.standing(since, !counts)
 	w := wire.NewWriter(c.options.Epoch, func(b *wirepb.Batch) error {
 		payload, err := proto.Marshal(b)
 		if err != nil {
@@ -206,7 +206,7 @@ func (s state) mark(all map[string]wire.Container) uint64 {
 }
 
 // standing is how things stand, and what changed since a revision.
-func (c *Collector) standing(since uint64, by func(*entry) uint64) (state, []change, map[string]wire.Container) {
+func (c *Collector) standing(since uint64, newsOnly bool) (state, []change, map[string]wire.Container) {
 	status := c.Status()
 	now := c.now()
 	c.mu.Lock()
@@ -223,7 +223,7 @@ func (c *Collector) standing(since uint64, by func(*entry) uint64) (state, []cha
 		}
 	}
 	slices.Sort(s.Running)
-	return s, c.store.changes(since, func(*container) bool { return true }, by), all
+	return s, c.store.changes(since, func(*container) bool { return true }, newsOnly), all
 }
 
 // restore takes over what an earlier run of the collector in the same pod kept,
@@ -252,8 +252,9 @@ func (c *Collector) restore() error {
 	}
 	read.revision = max(read.revision, j.state.Revision) + revisionGap
 	for _, k := range read.containers {
+		k.revisions = revisions{read.revision, read.revision}
 		for _, e := range k.entries {
-			e.revision, e.news = read.revision, read.revision
+			e.revisions = k.revisions
 		}
 		if _, running := slices.BinarySearch(j.state.Running, k.info.id); running {
 			k.lose(restartReason, 1, j.state.At, c.attached)

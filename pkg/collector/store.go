@@ -48,8 +48,19 @@ type entry struct {
 	first, last time.Time
 	parents     []string // as in behavior.Evidence
 	snapshot    bool     // as in behavior.Evidence
-	revision    uint64   // of the last change
-	news        uint64   // of the last change that was more than a count
+	revisions
+}
+
+// revisions are those of the last change of something, and of the last that was
+// more than a count.
+type revisions struct{ revision, news uint64 }
+
+// latest gives one of the two.
+func (r revisions) latest(newsOnly bool) uint64 {
+	if newsOnly {
+		return r.news
+	}
+	return r.revision
 }
 
 // sighting is one time that a fact was seen.
@@ -158,16 +169,16 @@ func (s *store) add(c *container, o sighting) bool {
 		s.ids[o.id] = &counted{entry: e, container: c, count: 1}
 		e.count++
 	}
-	s.touch(e, news)
+	s.touch(c, e, news)
 	return !known
 }
 
 // touch makes the entry the newest change.
-func (s *store) touch(e *entry, news bool) {
+func (s *store) touch(c *container, e *entry, news bool) {
 	s.revision++
-	e.revision = s.revision
+	e.revision, c.revision = s.revision, s.revision
 	if news {
-		e.news = s.revision
+		e.news, c.news = s.revision, s.revision
 	}
 }
 
@@ -187,7 +198,7 @@ func (s *store) count(id, count uint64, first, last time.Time) {
 	if !first.IsZero() && first.Before(k.entry.first) {
 		k.entry.first = first
 	}
-	s.touch(k.entry, false)
+	s.touch(k.container, k.entry, false)
 }
 
 // forgetIDs drops the kernel keys of a container whose namespaces are gone: their
@@ -230,15 +241,15 @@ type change struct {
 }
 
 // changes lists what changed after a revision, oldest first, of containers that
-// the filter takes; by gives the revision of an entry.
-func (s *store) changes(since uint64, take func(*container) bool, by func(*entry) uint64) []change {
+// the filter takes; in more than a count, if newsOnly.
+func (s *store) changes(since uint64, take func(*container) bool, newsOnly bool) []change {
 	var list []change
 	for _, c := range s.containers {
-		if !take(c) {
+		if c.latest(newsOnly) <= since || !take(c) {
 			continue
 		}
 		for _, e := range c.entries {
-			if revision := by(e); revision > since {
+			if revision := e.latest(newsOnly); revision > since {
 				list = append(list, change{c, e, revision})
 			}
 		}
@@ -246,11 +257,6 @@ func (s *store) changes(since uint64, take func(*container) bool, by func(*entry
 	slices.SortFunc(list, func(a, b change) int { return cmp.Compare(a.revision, b.revision) })
 	return list
 }
-
-// anyChange is the revision of any change of an entry, and newsOf that of one that
-// was more than a count.
-func anyChange(e *entry) uint64 { return e.revision }
-func newsOf(e *entry) uint64    { return e.news }
 
 // wire states the entry as an observation.
 func (e *entry) wire() wire.Observation {
