@@ -31,6 +31,9 @@ const struct generated {
 	enum setting setting;
 	enum operation operation;
 	enum name_flag name_flag;
+	enum capture capture;
+	enum drop drop;
+	enum segment segment;
 } generated __attribute__((used));
 
 static __always_inline void mark_syscall(struct task_struct *task, struct namespace *ns, __u64 mntns,

@@ -109,31 +109,49 @@ static __always_inline void release(struct scratch *s)
 }
 
 /*
- * Claims this CPU's scratch and enters key as seen. NULL when there is nothing
- * to publish. Of two claims on one CPU at most one reads back a 1, wherever the
- * other preempted it; the loser has lost a record. Every key starts with the
- * number of its mount namespace.
+ * Claims this CPU's scratch for a record of the namespace mntns. NULL when another
+ * has it: of two claims on one CPU at most one reads back a 1, wherever the other
+ * preempted it; the loser has lost a record.
  */
-static __always_inline struct scratch *claim(__u32 slot, enum kind kind, void *map, const void *key)
+static __always_inline struct scratch *begin(__u32 slot, enum kind kind, __u64 mntns)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
-	struct namespace *ns = bpf_map_lookup_elem(&namespaces, key);
-	struct seen seen = {.count = 1};
 	__u64 cpu = bpf_get_smp_processor_id();
-	bool room;
-	long err;
 
 	if (!s)
 		return NULL;
 	__sync_fetch_and_add(&s->busy, 1);
 	if (*(volatile __u64 *)&s->busy != 1) {
 		release(s);
-		lose_of(*(const __u64 *)key, kind, LOSS_BUSY);
+		lose_of(mntns, kind, LOSS_BUSY);
 		return NULL;
 	}
 	s->issued++;
-	seen.id = ((__u64)kind << 56) | ((__u64)slot << 54) | (cpu << 40) | (s->issued & 0xffffffffff);
-	seen.first = seen.last = bpf_ktime_get_boot_ns();
+	__builtin_memset(&s->record, 0, sizeof(s->record));
+	s->used = 0;
+	s->mntns = mntns;
+	s->record.id = ((__u64)kind << 56) | ((__u64)slot << 54) | (cpu << 40) | (s->issued & 0xffffffffff);
+	s->record.time = bpf_ktime_get_boot_ns();
+	s->record.kind = kind;
+	return s;
+}
+
+/*
+ * Claims this CPU's scratch and enters key as seen. NULL when there is nothing
+ * to publish. Every key starts with the number of its mount namespace.
+ */
+static __always_inline struct scratch *claim(__u32 slot, enum kind kind, void *map, const void *key)
+{
+	struct namespace *ns = bpf_map_lookup_elem(&namespaces, key);
+	struct scratch *s = begin(slot, kind, *(const __u64 *)key);
+	struct seen seen = {.count = 1};
+	bool room;
+	long err;
+
+	if (!s)
+		return NULL;
+	seen.id = s->record.id;
+	seen.first = seen.last = s->record.time;
 	/* Without ns there was no room for it, or user space has just forgotten it. */
 	room = !ns || has_room(ns, (enum room)kind);
 	err = room ? bpf_map_update_elem(map, key, &seen, BPF_NOEXIST) : -7;
@@ -144,23 +162,16 @@ static __always_inline struct scratch *claim(__u32 slot, enum kind kind, void *m
 	}
 	if (err) {
 		lose_of(*(const __u64 *)key, kind, room ? LOSS_MAP_FULL : LOSS_MAP_SHARE);
-		seen.id = 0;
+		s->record.id = 0;
 	} else {
 		take_room(ns, (enum room)kind);
 	}
-	__builtin_memset(&s->record, 0, sizeof(s->record));
-	s->used = 0;
-	s->mntns = *(const __u64 *)key;
-	s->record.id = seen.id;
-	s->record.time = seen.first;
-	s->record.kind = kind;
 	return s;
 }
 
-/* Hands the record to user space, or forgets key again if there is no room. */
-static __always_inline void publish(struct scratch *s, enum kind kind, void *map, const void *key)
+/* Hands the record to user space; false, and counted, if there is no room. */
+static __always_inline bool deliver(struct scratch *s, enum kind kind, struct namespace *ns)
 {
-	struct namespace *ns = bpf_map_lookup_elem(&namespaces, key);
 	enum loss loss = LOSS_RING_FULL;
 	__u64 used = s->used;
 
@@ -169,12 +180,18 @@ static __always_inline void publish(struct scratch *s, enum kind kind, void *map
 	if (ns && !has_share(ns, sizeof(s->record) + used))
 		loss = LOSS_RING_SHARE;
 	else if (!bpf_ringbuf_output(&records, &s->record, sizeof(s->record) + used, 0))
-		loss = LOSSES;
-	if (loss != LOSSES) {
-		lose_of(*(const __u64 *)key, kind, loss);
-		if (s->record.id && !bpf_map_delete_elem(map, key))
-			give_room(ns, (enum room)kind);
-	}
+		return true;
+	lose_of(s->mntns, kind, loss);
+	return false;
+}
+
+/* Hands the record to user space, or forgets key again if there is no room. */
+static __always_inline void publish(struct scratch *s, enum kind kind, void *map, const void *key)
+{
+	struct namespace *ns = bpf_map_lookup_elem(&namespaces, key);
+
+	if (!deliver(s, kind, ns) && s->record.id && !bpf_map_delete_elem(map, key))
+		give_room(ns, (enum room)kind);
 	release(s);
 }
 

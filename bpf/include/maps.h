@@ -155,6 +155,44 @@ struct owner {
 	__u32 pid;
 };
 
+/* A name that was asked for. */
+struct question_key {
+	__u64 mntns;
+	__u32 flags;
+	__u16 type;
+	__u16 port;
+	struct actor_id exe;
+	__u64 name; /* hash */
+	__u8 address[16];
+};
+
+/* A question that waits for its answer. */
+struct pending_key {
+	__u64 cookie;
+	__u32 id; /* of the message */
+	__u32 port;
+};
+
+struct pending {
+	__u64 question; /* id of its entry */
+	__u64 name;
+	__u32 type;
+	__u32 zero;
+	__u8 address[16];
+};
+
+/* An answer that was told of. */
+struct answer_key {
+	__u64 question;
+	__u64 hash;
+};
+
+/* Bytes of payloads that a mount namespace had read in a while. */
+struct budget {
+	__u64 while_;
+	__u64 bytes;
+};
+
 /* What a thread asked for in a system call, or with thread 0 connected to. */
 struct asked_key {
 	__u64 cookie;
@@ -229,6 +267,7 @@ SEEN_MAP(sockets, socket_key, 16384);
 SEEN_MAP(capabilities, capability_key, 8192);
 SEEN_MAP(made, made_key, 4096);
 SEEN_MAP(introductions, introduction_key, 4096);
+SEEN_MAP(questions, question_key, 16384);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -288,6 +327,42 @@ struct {
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct pending_key);
+	__type(value, struct pending);
+} pendings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct answer_key);
+	__type(value, __u64);
+} answers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct budget);
+} budgets SEC(".maps");
+
+/* What to read by port, a byte each, eight in an entry. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 65536 / 8);
+	__type(key, __u32);
+	__type(value, __u64);
+} captures SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DROPS);
+	__type(key, __u32);
+	__type(value, __u64);
+} dropped SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -16,6 +16,7 @@ int note_state(__u64 *ctx)
 	struct endpoint e = {.protocol = IPPROTO_TCP};
 	struct actor a = {};
 	__u16 family;
+	__u64 cookie;
 
 	if ((int)ctx[2] != TCP_SYN_SENT || sk->sk_protocol != IPPROTO_TCP)
 		return 0;
@@ -24,8 +25,11 @@ int note_state(__u64 *ctx)
 	if (!act_tracing(&a))
 		return 0;
 	read_peer(sk, family, &e);
-	recall(BPF_CORE_READ(sk, __sk_common.skc_cookie.counter), 0, &e);
+	cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	recall(cookie, 0, &e);
 	add_socket_fact(SLOT_TRACING, &a, DIRECTION_EGRESS, &e);
+	if (follow_capture(&e))
+		own(SLOT_TRACING, cookie);
 	return 0;
 }
 
@@ -40,15 +44,20 @@ int note_made(struct bpf_sock *ctx)
 static __always_inline int packet(struct __sk_buff *ctx, enum direction direction)
 {
 	struct bpf_sock *socket = ctx->sk;
+	enum capture capture;
 
 	if (!socket)
 		return 1;
 	socket = bpf_sk_fullsock(socket);
 	if (!socket)
 		return 1;
-	if (socket->type == SOCK_STREAM)
+	if (socket->type != SOCK_STREAM) {
+		datagram(ctx, socket, direction);
 		return 1;
-	datagram(ctx, socket, direction);
+	}
+	capture = capture_of(bpf_ntohs(socket->dst_port));
+	if (capture && socket->protocol == IPPROTO_TCP)
+		read_segment(ctx, socket, direction, capture);
 	return 1;
 }
 

@@ -6,10 +6,10 @@
 #ifndef PACKET_H
 #define PACKET_H
 
-#include "socket.h"
+#include "dns.h"
 
+#define UDP_HEADER 8
 #define EXTENSIONS 6 /* headers of IPv6 before the payload; more are not sent */
-#define REFRESH 256   /* jiffies: 0.25 to 2.5 s, as the kernel counts them */
 
 enum {
 	ICMP_ECHO = 8,
@@ -97,15 +97,6 @@ static __always_inline bool is_unasked(struct __sk_buff *ctx, struct sock *sk, s
 	return type == (p->peer.protocol == IPPROTO_ICMP ? ICMP_ECHO : ICMPV6_ECHO);
 }
 
-/* A socket's address as a number: fields beyond bpf_sock's are read by it. */
-static __always_inline struct sock *full_sock(struct bpf_sock *socket)
-{
-	struct sock *sk = NULL;
-
-	bpf_probe_read_kernel(&sk, sizeof(sk), &socket);
-	return sk;
-}
-
 /* The packet begins a conversation: whose, and what was asked for? */
 static __always_inline void begin_flow(struct packet *p, struct flow_key *key, enum direction direction)
 {
@@ -127,10 +118,29 @@ static __noinline int add_packet(struct packet *p, struct owner *owner, enum dir
 	return 0;
 }
 
+/* What a packet carries is to be read. */
+static __noinline int read_payload(struct __sk_buff *ctx, struct packet *p, struct owner *owner, __u64 cookie, __u32 direction)
+{
+	struct payload payload = {
+		.cookie = cookie,
+		.peer = &p->peer,
+		.offset = p->payload + UDP_HEADER,
+		.direction = direction,
+		.capture = CAPTURE_DNS,
+	};
+
+	if (payload.offset >= ctx->len)
+		return 0;
+	payload.length = ctx->len - payload.offset;
+	note_dns(ctx, owner, &payload);
+	return 0;
+}
+
 /* A packet of a socket that is not TCP's. */
 static __always_inline void datagram(struct __sk_buff *ctx, struct bpf_sock *socket, enum direction direction)
 {
 	bool out = direction == DIRECTION_EGRESS;
+	enum capture capture = CAPTURE_NONE;
 	struct flow_key key = {};
 	struct packet p = {};
 	struct owner *owner;
@@ -143,20 +153,76 @@ static __always_inline void datagram(struct __sk_buff *ctx, struct bpf_sock *soc
 	key.port = p.peer.port;
 	__builtin_memcpy(key.address, p.peer.address, 16);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (flow && (flow->direction != direction || bpf_jiffies64() - flow->noted < REFRESH))
+	if (p.peer.protocol == IPPROTO_UDP && (!flow || flow->direction == DIRECTION_EGRESS))
+		capture = capture_of(p.peer.port);
+	if (flow && !capture && (flow->direction != direction || bpf_jiffies64() - flow->noted < REFRESH))
 		return; /* a reply, or nothing new */
 	sk = full_sock(socket);
 	owner = owner_of(SLOT_CGROUP, key.cookie, sk, out && !flow);
 	if (!owner || (!flow && !out && !is_unasked(ctx, sk, &p)))
 		return;
-	if (flow) {
+	if (!flow) {
+		begin_flow(&p, &key, direction);
+		if (out && p.peer.protocol == IPPROTO_UDP)
+			capture = follow_capture(&p.peer);
+		add_packet(&p, owner, direction);
+	} else if (flow->direction == direction && bpf_jiffies64() - flow->noted >= REFRESH) {
 		flow->noted = bpf_jiffies64();
 		p.peer.via_port = flow->via_port;
 		__builtin_memcpy(p.peer.via, flow->via, 16);
-	} else {
-		begin_flow(&p, &key, direction);
+		add_packet(&p, owner, direction);
 	}
-	add_packet(&p, owner, direction);
+	if (capture && (out || flow)) /* what nobody asked is no answer */
+		read_payload(ctx, &p, owner, key.cookie, direction);
+}
+
+/* A segment of a TCP connection to a port to be read: whoever reads it puts them in order. */
+static __noinline int read_segment(struct __sk_buff *ctx, struct bpf_sock *socket, __u32 direction, __u32 capture)
+{
+	bool out = direction == DIRECTION_EGRESS;
+	__u32 slot = out ? SLOT_CGROUP : SLOT_INGRESS, flags;
+	struct packet p = {};
+	struct payload payload = {.direction = direction, .capture = capture, .peer = &p.peer};
+	struct owner *owner;
+	struct scratch *s;
+	__u8 header[14];
+	__u64 mntns;
+
+	if (!read_packet(ctx, out, &p) || bpf_skb_load_bytes(ctx, p.payload, header, sizeof(header)))
+		return 0;
+	payload.cookie = bpf_get_socket_cookie(ctx);
+	payload.offset = p.payload + (header[12] >> 4) * 4;
+	payload.sequence = (__u32)header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
+	if (payload.offset > ctx->len)
+		return 0;
+	payload.length = ctx->len - payload.offset;
+	flags = header[13] & (SEGMENT_FIN | SEGMENT_SYN | SEGMENT_RST);
+	if (!flags && !payload.length)
+		return 0;
+	owner = owner_of(slot, payload.cookie, full_sock(socket), false);
+	if (!owner)
+		return 0;
+	mntns = owner->who.mntns;
+	if (!afford(mntns, KIND_DNS, payload.length))
+		return 0;
+	for (int i = 0; i < CAPTURE_RECORDS; i++) {
+		bool last = payload.length <= CAPTURE_BYTES;
+
+		payload.segment = last ? flags : flags & SEGMENT_SYN;
+		s = begin(slot, KIND_DNS, mntns);
+		if (!s)
+			return 0;
+		s->record.id = 0;
+		fill_payload(ctx, s, owner, &payload);
+		deliver(s, KIND_DNS, bpf_map_lookup_elem(&namespaces, &mntns));
+		release(s);
+		if (last)
+			return 0;
+		payload.offset += CAPTURE_BYTES;
+		payload.sequence += CAPTURE_BYTES;
+		payload.length -= CAPTURE_BYTES;
+	}
+	return 0;
 }
 
 #endif

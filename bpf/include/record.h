@@ -13,7 +13,8 @@ enum kind {
 	KIND_SYSCALL = 4,
 	KIND_SOCKET = 5,
 	KIND_ACTOR = 6, /* who it is that other records name by its id */
-	KINDS = 7,
+	KIND_DNS = 7,
+	KINDS = 8,
 };
 
 /*
@@ -48,7 +49,8 @@ enum loss {
 	LOSS_ARGUMENTS = 12,	  /* a program's arguments could not be read, or not wholly */
 	LOSS_ENTRANT = 13,	  /* a process that entered is taken for the container's own */
 	LOSS_OWNER = 14,	  /* a packet of a socket that nobody was seen to use */
-	LOSSES = 15,
+	LOSS_BUDGET = 15,	  /* its namespace had more payloads read than it may */
+	LOSSES = 16,
 };
 
 enum record_flag {
@@ -133,9 +135,29 @@ enum direction {
 #define CGROUP_STEPS 12
 #define CGROUP_NAME_BYTES 128
 
+/* What is read of packets, by the port of the peer; 0: nothing. */
+enum capture {
+	CAPTURE_NONE = 0,
+	CAPTURE_DNS = 1,
+};
+
+/* What was read and is not a fact, counted in `dropped`. */
+enum drop {
+	DROP_UNASKED = 0,   /* an answer that matches no question of its socket */
+	DROP_MALFORMED = 1, /* a packet to or from a port of DNS that is none */
+	DROPS = 2,
+};
+
+/* Flags of a TCP header. */
+enum segment {
+	SEGMENT_FIN = 1,
+	SEGMENT_SYN = 2,
+	SEGMENT_RST = 4,
+};
+
 /*
  * The start of every record. The strings follow it without padding, in this
- * order: cgroups, exe, parent, path, arguments. Host byte order.
+ * order: cgroups, exe, parent, path, arguments, payload. Host byte order.
  */
 struct record {
 	__u64 id;   /* of the map entry that counts it; 0 if there is none */
@@ -168,7 +190,12 @@ struct record {
 	__u8 operation;
 	__u8 name_flags; /* with one, the arguments are the name that was given */
 	__u32 reaper;	 /* then: process 1 of the task's PID namespace */
-	__u32 zero;
+	__u32 sequence;	 /* of a payload over TCP: its first byte's */
+	__u64 cookie;	/* of the socket, with a payload */
+	__u32 whole;	/* bytes that the payload had; over TCP more may follow in another record */
+	__u16 payload_len;
+	__u8 capture;	/* what the payload is */
+	__u8 segment;	/* over TCP */
 };
 
 /* The value of the maps that hold what was already seen. */

@@ -20,6 +20,8 @@
 #define SOCK_BINDPORT_LOCK 8
 #define TCP_SYN_SENT 2
 
+#define REFRESH 256 /* jiffies: 0.25 to 2.5 s, as the kernel counts them */
+
 /* One end of a conversation. */
 struct endpoint {
 	__u8 address[16];
@@ -211,6 +213,15 @@ static __always_inline void socket_made(struct file *file)
 	s->record.type = key.type;
 	s->record.protocol = key.protocol;
 	publish(s, KIND_SOCKET, &made, &key);
+}
+
+/* A socket's address as a number: fields beyond bpf_sock's are read by it. */
+static __always_inline struct sock *full_sock(struct bpf_sock *socket)
+{
+	struct sock *sk = NULL;
+
+	bpf_probe_read_kernel(&sk, sizeof(sk), &socket);
+	return sk;
 }
 
 /* What was asked for on a socket: by this thread, or with thread 0 by connect. */

@@ -49,6 +49,9 @@ func runLossAction(args []string) error {
 	if strings.HasSuffix(args[0], ".trial") {
 		return nil // the file that an interpreter was started for
 	}
+	if is, err := dnsAction(args); is {
+		return err
+	}
 	return errors.New("unknown action")
 }
 

@@ -123,6 +123,10 @@ func fastOpen(a netip.AddrPort) error {
 }
 
 func send(a netip.AddrPort, connected bool) error {
+	return sendBytes(a, connected, []byte("ask"))
+}
+
+func sendBytes(a netip.AddrPort, connected bool, data []byte) error {
 	addr, family := sockaddr(a)
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
 	if err != nil {
@@ -130,12 +134,12 @@ func send(a netip.AddrPort, connected bool) error {
 	}
 	defer unix.Close(fd)
 	if !connected {
-		return unix.Sendto(fd, []byte("ask"), 0, addr)
+		return unix.Sendto(fd, data, 0, addr)
 	}
 	if err := unix.Connect(fd, addr); err != nil {
 		return err
 	}
-	_, err = unix.Write(fd, []byte("ask"))
+	_, err = unix.Write(fd, data)
 	return err
 }
 

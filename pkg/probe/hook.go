@@ -224,6 +224,7 @@ func (p *Probe) families() map[behavior.Kind][]string {
 	for name := range cgroupAttach() {
 		if p.features.Missing[name] == "" {
 			seen[behavior.Network] = append(seen[behavior.Network], familyCgroup)
+			seen[behavior.DNS] = []string{familyCgroup}
 		}
 	}
 	for _, h := range hooks() {

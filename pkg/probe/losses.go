@@ -30,6 +30,7 @@ func lossKinds() []behavior.Kind {
 	return []behavior.Kind{
 		behavior.Process, behavior.File, behavior.Network, behavior.Capability, behavior.Syscall, behavior.Socket,
 		"socket owner", // whose packets then belong to nobody
+		behavior.DNS,
 	}
 }
 
@@ -37,7 +38,7 @@ func lossReasons() []string {
 	return []string{
 		"ring buffer full", "map full", "interrupted", "path too long", "path too deep", "path unreadable", "unknown number",
 		"script not found", "return not seen", "descriptor closed at once", "share of map used up", "share of ring buffer used up",
-		"arguments cut", "who entered unknown", "socket of unknown owner",
+		"arguments cut", "who entered unknown", "socket of unknown owner", "over the budget of packets to be read",
 	}
 }
 
@@ -102,6 +103,9 @@ func (p *Probe) Lost() (Losses, error) {
 		l.Node["actor forgotten: network"] = n
 	}
 	p.resolver.tell(l)
+	if n := p.conversations.broken.Load(); n > 0 {
+		l.Node["connection incomplete: dns"] = n
+	}
 	for name, program := range p.collection.Programs {
 		stats, err := program.Stats()
 		if errors.Is(err, ebpf.ErrNotSupported) {
@@ -131,7 +135,7 @@ func rooms() map[string]uint32 {
 	return map[string]uint32{
 		"processes": uint32(bpf.FloorKindKIND_PROCESS), "files": uint32(bpf.FloorKindKIND_FILE),
 		"sockets": uint32(bpf.FloorKindKIND_NETWORK), "capabilities": uint32(bpf.FloorKindKIND_CAPABILITY),
-		"made": uint32(bpf.FloorKindKIND_SOCKET), "introductions": uint32(bpf.FloorKindKIND_ACTOR),
+		"made": uint32(bpf.FloorKindKIND_SOCKET), "questions": uint32(bpf.FloorKindKIND_DNS), "introductions": uint32(bpf.FloorKindKIND_ACTOR),
 		"namespaces": uint32(bpf.FloorRoomROOM_NAMESPACES), "executed": uint32(bpf.FloorRoomROOM_EXECUTED),
 		"entrants": uint32(bpf.FloorRoomROOM_ENTRANTS),
 	}

@@ -3,6 +3,7 @@
 package probe
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -61,15 +62,16 @@ type Features struct {
 // Probe is a set of loaded and attached programs. Its methods may be used from
 // several goroutines, but Run from one at a time.
 type Probe struct {
-	collection *ebpf.Collection
-	links      []link.Link
-	reader     *ringbuf.Reader
-	resolver   *resolver
-	features   Features
-	walksDeep  bool          // the kernel has bpf_loop: paths of more than 500 directories fit
-	malformed  atomic.Uint64 // records that could not be decoded
-	actors     actors        // of Run
-	forgotten  atomic.Uint64 // records whose actor was forgotten
+	collection    *ebpf.Collection
+	links         []link.Link
+	reader        *ringbuf.Reader
+	resolver      *resolver
+	features      Features
+	walksDeep     bool          // the kernel has bpf_loop: paths of more than 500 directories fit
+	malformed     atomic.Uint64 // records that could not be decoded
+	actors        actors        // of Run
+	conversations conversations // of Run
+	forgotten     atomic.Uint64 // records whose actor was forgotten
 
 	mu       sync.Mutex
 	told     map[uint64]losses          // what each mount namespace had lost when Lost was last called
@@ -89,6 +91,10 @@ func cgroupAttach() map[string]ebpf.AttachType {
 		"note_send6":    ebpf.AttachCGroupUDP6Sendmsg,
 	}
 }
+
+// dnsPort is where DNS servers are asked; what programs of others make of it is
+// found out.
+const dnsPort = 53
 
 // asking are the programs that only see what address is asked for.
 func asking() []string {
@@ -213,6 +219,15 @@ func setVariables(spec *ebpf.CollectionSpec, o Options) error {
 
 // configure fills the maps that the programs only read.
 func (p *Probe) configure(o Options) error {
+	var seed [8]byte
+	rand.Read(seed[:])
+	if err := p.collection.Maps["settings"].Put(uint32(bpf.FloorSettingSETTING_SEED), seed); err != nil {
+		return fmt.Errorf("set seed of hashes: %w", err)
+	}
+	// A byte for each port, eight in an entry.
+	if err := p.collection.Maps["captures"].Put(uint32(dnsPort/8), uint64(bpf.FloorCaptureCAPTURE_DNS)<<(dnsPort%8*8)); err != nil {
+		return fmt.Errorf("set port to read: %w", err)
+	}
 	for _, path := range []string{"/proc/1/ns/mnt", "/proc/self/ns/mnt"} {
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrPermission) && path != "/proc/self/ns/mnt" {
@@ -281,7 +296,7 @@ func (f Features) Gaps() []string {
 		case slices.Contains(asking(), name):
 			what = "addresses before Service translation are not observed"
 		default:
-			what = "datagrams (UDP, ICMP, raw sockets) are not observed"
+			what = "datagrams (UDP, ICMP, raw sockets) and DNS are not observed"
 		}
 		list = append(list, what+": "+reason)
 	}

@@ -42,39 +42,41 @@ func (p *Probe) Run(ctx context.Context, handle func(Record)) error {
 		case err != nil:
 			return fmt.Errorf("read ring buffer: %w", err)
 		}
-		record, ok := p.record(raw.RawSample)
-		if !ok {
-			continue
+		late := false
+		for _, record := range p.records(raw.RawSample) {
+			handle(record)
+			late = record.Time.After(end)
 		}
 		if ctx.Err() != nil {
 			if end.IsZero() {
 				end = time.Now()
-			} else if record.Time.After(end) {
-				handle(record)
+			} else if late {
 				return nil // containers would keep the ring from becoming empty
 			}
 		}
-		handle(record)
 	}
 }
 
-// record decodes what a program wrote. What cannot be is counted as lost; the next
-// one may be sound. A record that only introduces an actor is no fact.
-func (p *Probe) record(raw []byte) (Record, bool) {
+// records decodes what a program wrote. What cannot be is counted as lost; the next
+// one may be sound. What only introduces an actor is no fact, and a packet may have
+// none, or several.
+func (p *Probe) records(raw []byte) []Record {
 	r, header, err := decode(raw, wallTime)
 	switch {
 	case err != nil:
 		p.malformed.Add(1)
-		return r, false
+		return nil
 	case bpf.FloorKind(header.Kind) == bpf.FloorKindKIND_ACTOR:
 		p.actors.add(header.Id, r)
-		return r, false
+		return nil
 	case header.Actor != 0 && !p.actors.complete(header.Actor, &r):
 		p.forgotten.Add(1)
-		return r, false
+		return nil
+	case bpf.FloorKind(header.Kind) == bpf.FloorKindKIND_DNS:
+		return p.conversations.tell(r, &header, raw[len(raw)-int(header.PayloadLen):])
 	}
 	p.resolver.resolve(&r)
-	return r, true
+	return []Record{r}
 }
 
 // wallTime turns boot time in nanoseconds into wall time, as the clocks stand now.

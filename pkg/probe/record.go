@@ -56,6 +56,9 @@ type Record struct {
 	// container's runtime did it is not.
 	Parent    string
 	HasParent bool
+	// Answers are of a DNS fact: what the container was told, each time that it
+	// was told something else and from time to time. None: the question.
+	Answers []Answer
 	// Script: Path is no program but a script, which was started together with
 	// its interpreter; that has a record of its own, with the same parent.
 	Script bool
@@ -84,18 +87,21 @@ func decode(raw []byte, wall func(boot uint64) time.Time) (Record, bpf.FloorReco
 }
 
 func recordOf(h *bpf.FloorRecord, rest []byte, wall func(boot uint64) time.Time) (Record, error) {
-	var parts [5][][]byte
-	for i, n := range []uint16{h.CgroupsLen, h.ExeLen, h.ParentLen, h.PathLen, h.ArgumentsLen} {
+	var parts [6][][]byte
+	for i, n := range []uint16{h.CgroupsLen, h.ExeLen, h.ParentLen, h.PathLen, h.ArgumentsLen, h.PayloadLen} {
 		if int(n) > len(rest) {
 			return Record{}, fmt.Errorf("%w: string %d of %d bytes, %d are left", ErrRecord, i, n, len(rest))
 		}
-		if i == len(parts)-1 {
+		var err error
+		switch i {
+		case 4:
 			parts[i] = arguments(rest[:n])
-		} else {
-			var err error
-			if parts[i], err = names(rest[:n]); err != nil {
-				return Record{}, err
-			}
+		case 5: // a payload, which is not for this room
+		default:
+			parts[i], err = names(rest[:n])
+		}
+		if err != nil {
+			return Record{}, err
 		}
 		rest = rest[n:]
 	}
@@ -186,16 +192,16 @@ func factOf(h *bpf.FloorRecord, exe, file, parent string) (behavior.Fact, error)
 			return f, fmt.Errorf("%w: direction %d", ErrRecord, h.Direction)
 		}
 		if f.Direction != behavior.Listen {
-			f.Peer.Address = netip.AddrFrom16(h.Address).Unmap()
+			f.Peer.Address = address(h.Address)
 		}
 		if h.ViaPort != 0 {
-			f.Via = netip.AddrPortFrom(netip.AddrFrom16(h.Via).Unmap(), h.ViaPort)
+			f.Via = netip.AddrPortFrom(address(h.Via), h.ViaPort)
 		}
 	case bpf.FloorKindKIND_SOCKET:
 		f.Kind, f.Family, f.Type = behavior.Socket, FamilyName(int(h.Family)), SocketTypeName(int(h.Type))
 		f.Protocol = socketProtocolName(int(h.Family), int(h.Protocol))
-	case bpf.FloorKindKIND_ACTOR:
-		return f, nil
+	case bpf.FloorKindKIND_ACTOR, bpf.FloorKindKIND_DNS:
+		return f, nil // the rest is told elsewhere
 	case bpf.FloorKindKIND_CAPABILITY:
 		arch := Arches(runtime.GOARCH)[0]
 		if has(h.Flags, bpf.FloorRecordFlagRECORD_COMPAT) {
@@ -218,6 +224,9 @@ func factOf(h *bpf.FloorRecord, exe, file, parent string) (behavior.Fact, error)
 	}
 	return f, nil
 }
+
+// address is an IPv4 or IPv6 one, as the programs write both.
+func address(raw [16]uint8) netip.Addr { return netip.AddrFrom16(raw).Unmap() }
 
 func has(flags uint8, flag bpf.FloorRecordFlag) bool { return flags&uint8(flag) != 0 }
 

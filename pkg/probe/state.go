@@ -33,6 +33,10 @@ type Fill struct{ Used, Size int }
 type Stats struct {
 	Maps map[string]Fill // processes, files, sockets, capabilities, namespaces
 	Ring Fill            // bytes that wait to be read
+	// Dropped is what was read of packets and is no fact: answers that match no
+	// question of their socket, and what is no message of DNS. Nothing is lost
+	// with it.
+	Dropped map[string]uint64
 }
 
 // Counts calls visit for each fact that is counted: the Record's ID, how often it
@@ -190,19 +194,41 @@ func (p *Probe) numbers(mntns uint32) ([]uint64, error) {
 // be called many times a second.
 func (p *Probe) Stats() (Stats, error) {
 	s := Stats{Maps: map[string]Fill{}, Ring: Fill{p.reader.AvailableBytes(), p.reader.BufferSize()}}
-	for _, name := range []string{"processes", "files", "sockets", "capabilities", "made", "introductions", "namespaces"} {
+	for _, name := range []string{"processes", "files", "sockets", "capabilities", "made", "introductions", "questions", "namespaces"} {
 		s.Maps[name] = Fill{Size: int(p.collection.Maps[name].MaxEntries())}
+	}
+	var err error
+	if s.Dropped, err = p.dropped(); err != nil {
+		return s, err
 	}
 	add := func(name string) {
 		fill := s.Maps[name]
 		fill.Used++
 		s.Maps[name] = fill
 	}
-	err := errors.Join(
+	err = errors.Join(
 		p.eachSeen(func(name string, _ any, _ uint64, _ *bpf.FloorSeen) { add(name) }),
 		each(p.collection.Maps["namespaces"], func(*uint64, *bpf.FloorNamespace) { add("namespaces") }),
 	)
 	return s, err
+}
+
+func (p *Probe) dropped() (map[string]uint64, error) {
+	reasons := map[bpf.FloorDrop]string{bpf.FloorDropDROP_UNASKED: "answer that nobody asked for", bpf.FloorDropDROP_MALFORMED: "no DNS message"}
+	all := map[string]uint64{}
+	for drop, reason := range reasons {
+		var counts []uint64
+		if err := p.collection.Maps["dropped"].Lookup(uint32(drop), &counts); err != nil {
+			return nil, fmt.Errorf("read what was dropped: %w", err)
+		}
+		for _, n := range counts {
+			all[reason] += n
+		}
+	}
+	all[reasons[bpf.FloorDropDROP_UNASKED]] += p.conversations.unasked.Load()
+	all[reasons[bpf.FloorDropDROP_MALFORMED]] += p.conversations.malformed.Load()
+	maps.DeleteFunc(all, func(_ string, n uint64) bool { return n == 0 })
+	return all, nil
 }
 
 // eachSeen visits every entry of the maps that count. What the pointers point to
@@ -215,6 +241,7 @@ func (p *Probe) eachSeen(visit func(name string, key any, number uint64, s *bpf.
 		each(m["sockets"], func(k *bpf.FloorSocketKey, s *bpf.FloorSeen) { visit("sockets", k, k.Mntns, s) }),
 		each(m["capabilities"], func(k *bpf.FloorCapabilityKey, s *bpf.FloorSeen) { visit("capabilities", k, k.Mntns, s) }),
 		each(m["made"], func(k *bpf.FloorMadeKey, s *bpf.FloorSeen) { visit("made", k, k.Mntns, s) }),
+		each(m["questions"], func(k *bpf.FloorQuestionKey, s *bpf.FloorSeen) { visit("questions", k, k.Mntns, s) }),
 		each(m["introductions"], func(k *bpf.FloorIntroductionKey, s *bpf.FloorSeen) { visit("introductions", k, k.Mntns, s) }),
 	)
 }

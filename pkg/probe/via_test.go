@@ -67,3 +67,17 @@ func TestAddressBeforeTranslationIsSaid(t *testing.T) {
 		wantFact(t, records, want)
 	}
 }
+
+// translateDNS sends who asks 127.96.0.10 to port 5353 of 127.0.0.1.
+func translateDNS(t *testing.T) {
+	t.Helper()
+	mount, err := mountCgroup2()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { mount.Close() })
+	root := fmt.Sprintf("/proc/self/fd/%d", mount.Fd())
+	service, pod := netip.MustParseAddrPort("127.96.0.10:53"), netip.MustParseAddrPort("127.0.0.1:5353")
+	translate(t, root, ebpf.AttachCGroupInet4Connect, service, pod)
+	translate(t, root, ebpf.AttachCGroupUDP4Sendmsg, service, pod)
+}
