@@ -52,12 +52,27 @@ type FloorCapabilityKey struct {
 	Flags      uint8
 }
 
+type FloorCapture uint32
+
+const (
+	FloorCaptureCAPTURE_NONE FloorCapture = 0
+	FloorCaptureCAPTURE_DNS  FloorCapture = 1
+)
+
 type FloorDirection uint32
 
 const (
 	FloorDirectionDIRECTION_EGRESS  FloorDirection = 1
 	FloorDirectionDIRECTION_INGRESS FloorDirection = 2
 	FloorDirectionDIRECTION_LISTEN  FloorDirection = 3
+)
+
+type FloorDrop uint32
+
+const (
+	FloorDropDROP_UNASKED   FloorDrop = 0
+	FloorDropDROP_MALFORMED FloorDrop = 1
+	FloorDropDROPS          FloorDrop = 2
 )
 
 type FloorEntrant struct {
@@ -154,7 +169,8 @@ const (
 	FloorKindKIND_SYSCALL    FloorKind = 4
 	FloorKindKIND_SOCKET     FloorKind = 5
 	FloorKindKIND_ACTOR      FloorKind = 6
-	FloorKindKINDS           FloorKind = 7
+	FloorKindKIND_DNS        FloorKind = 7
+	FloorKindKINDS           FloorKind = 8
 )
 
 type FloorLoss uint32
@@ -175,7 +191,8 @@ const (
 	FloorLossLOSS_ARGUMENTS       FloorLoss = 12
 	FloorLossLOSS_ENTRANT         FloorLoss = 13
 	FloorLossLOSS_OWNER           FloorLoss = 14
-	FloorLossLOSSES               FloorLoss = 15
+	FloorLossLOSS_BUDGET          FloorLoss = 15
+	FloorLossLOSSES               FloorLoss = 16
 )
 
 type FloorMadeKey struct {
@@ -216,8 +233,8 @@ type FloorNamespace struct {
 	Called           [1024]uint8
 	CalledByRuntime  [1024]uint8
 	CalledByEntrants [1024]uint8
-	Lost             [105]uint32
-	Taken            [10]uint32
+	Lost             [128]uint32
+	Taken            [11]uint32
 	_                [4]byte
 	RingMark         uint64
 	RingSince        uint64
@@ -334,6 +351,28 @@ type FloorProcessKey struct {
 	Interpreter uint64
 }
 
+type FloorQuestionKey struct {
+	_     structs.HostLayout
+	Mntns uint64
+	Flags uint32
+	Type  uint16
+	Port  uint16
+	Exe   struct {
+		_    structs.HostLayout
+		File struct {
+			_      structs.HostLayout
+			Inode  uint64
+			Name   uint64
+			Device uint32
+			Mount  uint32
+		}
+		Session uint32
+		Zero    uint32
+	}
+	Name    uint64
+	Address [16]uint8
+}
+
 type FloorRecord struct {
 	_            structs.HostLayout
 	Id           uint64
@@ -368,7 +407,12 @@ type FloorRecord struct {
 	Operation    uint8
 	NameFlags    uint8
 	Reaper       uint32
-	Zero         uint32
+	Sequence     uint32
+	Cookie       uint64
+	Whole        uint32
+	PayloadLen   uint16
+	Capture      uint8
+	Segment      uint8
 }
 
 type FloorRecordFlag uint32
@@ -387,10 +431,10 @@ type FloorRoom uint32
 
 const (
 	FloorRoomROOM_OF_KIND    FloorRoom = 0
-	FloorRoomROOM_NAMESPACES FloorRoom = 7
-	FloorRoomROOM_EXECUTED   FloorRoom = 8
-	FloorRoomROOM_ENTRANTS   FloorRoom = 9
-	FloorRoomROOMS           FloorRoom = 10
+	FloorRoomROOM_NAMESPACES FloorRoom = 8
+	FloorRoomROOM_EXECUTED   FloorRoom = 9
+	FloorRoomROOM_ENTRANTS   FloorRoom = 10
+	FloorRoomROOMS           FloorRoom = 11
 )
 
 type FloorScratch struct {
@@ -415,6 +459,14 @@ type FloorSeen struct {
 	First uint64
 	Last  uint64
 }
+
+type FloorSegment uint32
+
+const (
+	FloorSegmentSEGMENT_FIN FloorSegment = 1
+	FloorSegmentSEGMENT_SYN FloorSegment = 2
+	FloorSegmentSEGMENT_RST FloorSegment = 4
+)
 
 type FloorSetting uint32
 
@@ -457,10 +509,14 @@ type FloorUse struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	FloorMapAnswers         = "answers"
 	FloorMapArguments       = "arguments"
 	FloorMapAsked           = "asked"
+	FloorMapBudgets         = "budgets"
 	FloorMapCallRules       = "call_rules"
 	FloorMapCapabilities    = "capabilities"
+	FloorMapCaptures        = "captures"
+	FloorMapDropped         = "dropped"
 	FloorMapEntrants        = "entrants"
 	FloorMapExecuted        = "executed"
 	FloorMapFiles           = "files"
@@ -472,7 +528,9 @@ const (
 	FloorMapMade            = "made"
 	FloorMapNamespaces      = "namespaces"
 	FloorMapOwners          = "owners"
+	FloorMapPendings        = "pendings"
 	FloorMapProcesses       = "processes"
+	FloorMapQuestions       = "questions"
 	FloorMapRecords         = "records"
 	FloorMapScratches       = "scratches"
 	FloorMapSettings        = "settings"
@@ -560,10 +618,14 @@ type FloorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorMapSpecs struct {
+	Answers       *ebpf.MapSpec `ebpf:"answers"`
 	Arguments     *ebpf.MapSpec `ebpf:"arguments"`
 	Asked         *ebpf.MapSpec `ebpf:"asked"`
+	Budgets       *ebpf.MapSpec `ebpf:"budgets"`
 	CallRules     *ebpf.MapSpec `ebpf:"call_rules"`
 	Capabilities  *ebpf.MapSpec `ebpf:"capabilities"`
+	Captures      *ebpf.MapSpec `ebpf:"captures"`
+	Dropped       *ebpf.MapSpec `ebpf:"dropped"`
 	Entrants      *ebpf.MapSpec `ebpf:"entrants"`
 	Executed      *ebpf.MapSpec `ebpf:"executed"`
 	Files         *ebpf.MapSpec `ebpf:"files"`
@@ -575,7 +637,9 @@ type FloorMapSpecs struct {
 	Made          *ebpf.MapSpec `ebpf:"made"`
 	Namespaces    *ebpf.MapSpec `ebpf:"namespaces"`
 	Owners        *ebpf.MapSpec `ebpf:"owners"`
+	Pendings      *ebpf.MapSpec `ebpf:"pendings"`
 	Processes     *ebpf.MapSpec `ebpf:"processes"`
+	Questions     *ebpf.MapSpec `ebpf:"questions"`
 	Records       *ebpf.MapSpec `ebpf:"records"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
 	Settings      *ebpf.MapSpec `ebpf:"settings"`
@@ -613,10 +677,14 @@ func (o *FloorObjects) Close() error {
 //
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorMaps struct {
+	Answers       *ebpf.Map `ebpf:"answers"`
 	Arguments     *ebpf.Map `ebpf:"arguments"`
 	Asked         *ebpf.Map `ebpf:"asked"`
+	Budgets       *ebpf.Map `ebpf:"budgets"`
 	CallRules     *ebpf.Map `ebpf:"call_rules"`
 	Capabilities  *ebpf.Map `ebpf:"capabilities"`
+	Captures      *ebpf.Map `ebpf:"captures"`
+	Dropped       *ebpf.Map `ebpf:"dropped"`
 	Entrants      *ebpf.Map `ebpf:"entrants"`
 	Executed      *ebpf.Map `ebpf:"executed"`
 	Files         *ebpf.Map `ebpf:"files"`
@@ -628,7 +696,9 @@ type FloorMaps struct {
 	Made          *ebpf.Map `ebpf:"made"`
 	Namespaces    *ebpf.Map `ebpf:"namespaces"`
 	Owners        *ebpf.Map `ebpf:"owners"`
+	Pendings      *ebpf.Map `ebpf:"pendings"`
 	Processes     *ebpf.Map `ebpf:"processes"`
+	Questions     *ebpf.Map `ebpf:"questions"`
 	Records       *ebpf.Map `ebpf:"records"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
 	Settings      *ebpf.Map `ebpf:"settings"`
@@ -638,10 +708,14 @@ type FloorMaps struct {
 
 func (m *FloorMaps) Close() error {
 	return _FloorClose(
+		m.Answers,
 		m.Arguments,
 		m.Asked,
+		m.Budgets,
 		m.CallRules,
 		m.Capabilities,
+		m.Captures,
+		m.Dropped,
 		m.Entrants,
 		m.Executed,
 		m.Files,
@@ -653,7 +727,9 @@ func (m *FloorMaps) Close() error {
 		m.Made,
 		m.Namespaces,
 		m.Owners,
+		m.Pendings,
 		m.Processes,
+		m.Questions,
 		m.Records,
 		m.Scratches,
 		m.Settings,

@@ -16,11 +16,15 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	HooksMapAnswers           = "answers"
 	HooksMapArguments         = "arguments"
 	HooksMapAsked             = "asked"
+	HooksMapBudgets           = "budgets"
 	HooksMapCallRules         = "call_rules"
 	HooksMapCalls             = "calls"
 	HooksMapCapabilities      = "capabilities"
+	HooksMapCaptures          = "captures"
+	HooksMapDropped           = "dropped"
 	HooksMapEntrants          = "entrants"
 	HooksMapExecuted          = "executed"
 	HooksMapFiles             = "files"
@@ -32,7 +36,9 @@ const (
 	HooksMapMade              = "made"
 	HooksMapNamespaces        = "namespaces"
 	HooksMapOwners            = "owners"
+	HooksMapPendings          = "pendings"
 	HooksMapProcesses         = "processes"
+	HooksMapQuestions         = "questions"
 	HooksMapRecords           = "records"
 	HooksMapScratches         = "scratches"
 	HooksMapSettings          = "settings"
@@ -96,11 +102,15 @@ type HooksProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HooksMapSpecs struct {
+	Answers       *ebpf.MapSpec `ebpf:"answers"`
 	Arguments     *ebpf.MapSpec `ebpf:"arguments"`
 	Asked         *ebpf.MapSpec `ebpf:"asked"`
+	Budgets       *ebpf.MapSpec `ebpf:"budgets"`
 	CallRules     *ebpf.MapSpec `ebpf:"call_rules"`
 	Calls         *ebpf.MapSpec `ebpf:"calls"`
 	Capabilities  *ebpf.MapSpec `ebpf:"capabilities"`
+	Captures      *ebpf.MapSpec `ebpf:"captures"`
+	Dropped       *ebpf.MapSpec `ebpf:"dropped"`
 	Entrants      *ebpf.MapSpec `ebpf:"entrants"`
 	Executed      *ebpf.MapSpec `ebpf:"executed"`
 	Files         *ebpf.MapSpec `ebpf:"files"`
@@ -112,7 +122,9 @@ type HooksMapSpecs struct {
 	Made          *ebpf.MapSpec `ebpf:"made"`
 	Namespaces    *ebpf.MapSpec `ebpf:"namespaces"`
 	Owners        *ebpf.MapSpec `ebpf:"owners"`
+	Pendings      *ebpf.MapSpec `ebpf:"pendings"`
 	Processes     *ebpf.MapSpec `ebpf:"processes"`
+	Questions     *ebpf.MapSpec `ebpf:"questions"`
 	Records       *ebpf.MapSpec `ebpf:"records"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
 	Settings      *ebpf.MapSpec `ebpf:"settings"`
@@ -148,11 +160,15 @@ func (o *HooksObjects) Close() error {
 //
 // It can be passed to LoadHooksObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HooksMaps struct {
+	Answers       *ebpf.Map `ebpf:"answers"`
 	Arguments     *ebpf.Map `ebpf:"arguments"`
 	Asked         *ebpf.Map `ebpf:"asked"`
+	Budgets       *ebpf.Map `ebpf:"budgets"`
 	CallRules     *ebpf.Map `ebpf:"call_rules"`
 	Calls         *ebpf.Map `ebpf:"calls"`
 	Capabilities  *ebpf.Map `ebpf:"capabilities"`
+	Captures      *ebpf.Map `ebpf:"captures"`
+	Dropped       *ebpf.Map `ebpf:"dropped"`
 	Entrants      *ebpf.Map `ebpf:"entrants"`
 	Executed      *ebpf.Map `ebpf:"executed"`
 	Files         *ebpf.Map `ebpf:"files"`
@@ -164,7 +180,9 @@ type HooksMaps struct {
 	Made          *ebpf.Map `ebpf:"made"`
 	Namespaces    *ebpf.Map `ebpf:"namespaces"`
 	Owners        *ebpf.Map `ebpf:"owners"`
+	Pendings      *ebpf.Map `ebpf:"pendings"`
 	Processes     *ebpf.Map `ebpf:"processes"`
+	Questions     *ebpf.Map `ebpf:"questions"`
 	Records       *ebpf.Map `ebpf:"records"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
 	Settings      *ebpf.Map `ebpf:"settings"`
@@ -174,11 +192,15 @@ type HooksMaps struct {
 
 func (m *HooksMaps) Close() error {
 	return _HooksClose(
+		m.Answers,
 		m.Arguments,
 		m.Asked,
+		m.Budgets,
 		m.CallRules,
 		m.Calls,
 		m.Capabilities,
+		m.Captures,
+		m.Dropped,
 		m.Entrants,
 		m.Executed,
 		m.Files,
@@ -190,7 +212,9 @@ func (m *HooksMaps) Close() error {
 		m.Made,
 		m.Namespaces,
 		m.Owners,
+		m.Pendings,
 		m.Processes,
+		m.Questions,
 		m.Records,
 		m.Scratches,
 		m.Settings,
