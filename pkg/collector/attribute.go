@@ -84,6 +84,7 @@ func (c *Collector) record(r Record) {
 		n.place, n.sure = c.locate(r)
 	}
 	n.seen = true
+	c.move(n, r)
 	if n.generation == 0 {
 		n.generation = r.Generation
 	}
@@ -194,12 +195,7 @@ func (c *Collector) holds(n *namespace) bool {
 // itself names wins, since the process may be gone and its number another's by
 // now. Sure tells that the whole path was known, not only a part of it.
 func (c *Collector) locate(r Record) (p place, sure bool) {
-	// From leaf to root, one hierarchy after the other; a container may make
-	// groups below its own, so the last name that looks right counts.
-	for _, name := range r.CgroupNames {
-		named := parseCgroup(name)
-		p.pod, p.container = cmp.Or(named.pod, p.pod), cmp.Or(named.container, p.container)
-	}
+	p = placeIn(r.CgroupNames)
 	if p.pod != "" && p.container != "" {
 		return p, true
 	}
@@ -210,8 +206,31 @@ func (c *Collector) locate(r Record) (p place, sure bool) {
 			return p, true
 		}
 	}
-	// The names go up to the root. A pod's container is always below its pod.
-	return p, p.container != "" && len(r.CgroupNames) > 1
+	// The names go up to the root. A pod's container is always below its pod; where
+	// they are no container's at all, it is one of the host.
+	return p, p.container != "" && len(r.CgroupNames) > 1 || p == place{} && len(r.CgroupNames) > 0
+}
+
+// placeIn is the place that a record's names of control groups come to.
+func placeIn(names []string) (p place) {
+	// From leaf to root, one hierarchy after the other; a container may make
+	// groups below its own, so the last name that looks right counts.
+	for _, name := range names {
+		named := parseCgroup(name)
+		p.pod, p.container = cmp.Or(named.pod, p.pod), cmp.Or(named.container, p.container)
+	}
+	return p
+}
+
+// move follows the process that made a namespace into its control group: runtimes
+// move it there after they made the namespaces.
+func (c *Collector) move(n *namespace, r Record) {
+	if n.container != nil || n.place.container != "" || n.generation == 0 || n.generation != r.Generation {
+		return // isOther does it where the kernel tells no generations
+	}
+	if p := placeIn(r.CgroupNames); p.pod != "" && p.container != "" && !c.holds(n) {
+		n.place, n.sure, n.foreign = p, true, false
+	}
 }
 
 func (c *Collector) meet(number uint32) *namespace {

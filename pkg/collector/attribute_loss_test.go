@@ -267,3 +267,31 @@ func TestAnIdleServiceOfTheHostDoesNotHideTheNextOfItsNumber(t *testing.T) {
 	b.seesOf(3, 77, 200, runs("/a"))
 	b.want(idA, runs("/a"))
 }
+
+// A kernel that tells generations: the runtime moves the process after it has made
+// the namespace, and the process is gone before any scan.
+func TestAProcessThatIsMovedAndGoneBeforeAScanIsItsContainers(t *testing.T) {
+	b := newBench(t, DefaultLimits())
+	b.pod("a", uidA, b.clock, [2]string{"web", idA})
+	see := func(f behavior.Fact, names ...string) {
+		b.id++
+		b.record(Record{MountNS: 77, Generation: 4, PID: 100, ID: b.id, Time: b.clock, Fact: f, CgroupNames: names})
+	}
+	early := reads("/early")
+	early.Runtime = true
+	see(early, "system.slice")
+	see(runs("/a"), idA, "pod"+uidA)
+	b.want(idA, early, runs("/a"))
+}
+
+func TestAProcessOfTheHostThatWasGoneAtOnceIsNobodysLoss(t *testing.T) {
+	b := newBench(t, DefaultLimits())
+	b.id++
+	b.record(Record{MountNS: 77, Generation: 4, PID: 100, ID: b.id, Time: b.clock, Fact: runs("/usr/bin/tool"), CgroupNames: []string{"cron.service", "system.slice"}})
+	for range 5 {
+		b.pass(time.Minute)
+		if got := b.Status().Unattributed; got != 0 {
+			t.Fatalf("%d records unattributed", got)
+		}
+	}
+}
