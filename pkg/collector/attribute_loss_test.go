@@ -295,3 +295,25 @@ func TestAProcessOfTheHostThatWasGoneAtOnceIsNobodysLoss(t *testing.T) {
 		}
 	}
 }
+
+// A thread may be alone in a mount namespace, where no scan finds it.
+func TestWhatAThreadCallsAfterItsNamespaceWasTakenForGoneIsItsContainers(t *testing.T) {
+	b := newBench(t, DefaultLimits())
+	b.pod("a", uidA, b.clock, [2]string{"web", idA})
+	b.procs.process("100", 77, cgroupOf(uidA, idA))
+	b.seesOf(3, 77, 100, runs("/a"))
+	b.pass(time.Second)
+	b.procs.exit("100")
+	b.pass(time.Second)
+	b.kern.calls[77] = []SyscallSet{{Generation: 3, Arch: "amd64", Names: []string{"chroot"}}}
+	for range 2 {
+		if err := b.refresh(); err != nil {
+			t.Fatal(err)
+		}
+		b.pass(10 * time.Second)
+	}
+	b.want(idA, runs("/a"), calls("chroot"))
+	if lost := b.Status().Lost; len(lost) > 0 {
+		t.Errorf("lost %v", lost)
+	}
+}

@@ -58,7 +58,8 @@ type Collector struct {
 	ignored      map[uint32]place
 	strangers    map[string]*stranger // by container ID
 	orphans      map[orphan]time.Time
-	ahead        time.Duration // of the clock, before the steady one
+	past         map[orphan]*namespace // that have ended
+	ahead        time.Duration         // of the clock, before the steady one
 	snapshots    []*container
 	pending      int
 	unattributed uint64
@@ -88,7 +89,7 @@ func New(probe Probe, o Options) (*Collector, error) {
 	c := &Collector{
 		options: o, probe: probe, proc: proc{o.Proc}, pods: newPods(), now: o.Now, steady: o.Steady, attached: o.Now(),
 		lookups: make(chan lookup, 4096), home: map[uint32]bool{},
-		store: newStore(o.Limits), spaces: map[uint32]*namespace{}, ignored: map[uint32]place{}, strangers: map[string]*stranger{}, orphans: map[orphan]time.Time{},
+		store: newStore(o.Limits), spaces: map[uint32]*namespace{}, ignored: map[uint32]place{}, strangers: map[string]*stranger{}, orphans: map[orphan]time.Time{}, past: map[orphan]*namespace{},
 		lost: map[string]loss{}, keeper: keeper{path: o.Keep}, problems: map[string]string{},
 	}
 	c.told.at = c.attached
@@ -230,6 +231,28 @@ func (n *namespace) of(sets []SyscallSet) []SyscallSet {
 // found yet.
 type orphan struct{ number, generation uint32 }
 
+// maxPast bounds the namespaces that are remembered after their end.
+const maxPast = 8192
+
+// remember keeps a namespace that has ended: only a thread may be in it still, which
+// no scan finds, and call on.
+func (c *Collector) remember(n *namespace) {
+	if n.generation != 0 && len(c.past) < maxPast {
+		c.past[orphan{n.number, n.generation}] = n
+	}
+}
+
+// hark takes in what was called in a namespace that has ended.
+func (c *Collector) hark(n *namespace, set SyscallSet) {
+	if n.foreign {
+		return
+	}
+	n.syscalls = append(n.syscalls, set)
+	if n.container != nil {
+		c.keepSyscalls(n, c.now())
+	}
+}
+
 // adopt counts the system calls of mount namespaces that were gone before anybody
 // looked at them: whose they were, nobody can tell.
 func (c *Collector) adopt(calls map[uint32][]SyscallSet) error {
@@ -255,7 +278,9 @@ func (c *Collector) adopt(calls map[uint32][]SyscallSet) error {
 				continue
 			}
 			gone[number] = true
-			if !s.Runtime {
+			if old := c.past[key]; old != nil {
+				c.hark(old, s)
+			} else if !s.Runtime {
 				c.lose("system calls of a mount namespace that was gone at once", uint64(len(s.Names)), c.now(), c.now())
 			}
 		}

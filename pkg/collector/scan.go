@@ -138,6 +138,7 @@ func (n *namespace) unplaced(now time.Time) bool {
 func (c *Collector) end(n *namespace) {
 	delete(c.spaces, n.number)
 	n.ended, n.pids = true, nil
+	c.remember(n)
 	c.giveUp(n, func(Record) bool { return true })
 	if n.container == nil {
 		if n.foreign {
