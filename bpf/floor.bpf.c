@@ -8,6 +8,7 @@
 #include "include/entrant.h"
 #include "include/file.h"
 #include "include/network.h"
+#include "include/ring.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -129,6 +130,13 @@ static __always_inline enum outcome socketcall(struct pt_regs *regs, __u64 *fd)
 	return OUTCOME_NONE;
 }
 
+/* A function of its own, so that its stack is not its caller's. */
+__noinline int namespace_left(__u64 joined, __u64 flags)
+{
+	namespace_changed((struct file *)joined, flags);
+	return 0;
+}
+
 /* Most mappings are not executable, and most messages go to a connected peer. */
 static __always_inline bool is_unremarkable(enum outcome outcome, struct pt_regs *regs, bool compat)
 {
@@ -137,21 +145,30 @@ static __always_inline bool is_unremarkable(enum outcome outcome, struct pt_regs
 	return outcome == OUTCOME_SENDTO && !argument(regs, compat, 4);
 }
 
-static __always_inline void arguments_used(struct task_struct *task, enum outcome outcome, struct pt_regs *regs,
-					   bool compat)
+/* Calls whose arguments tell the file. A function of its own to the verifier. */
+__noinline int arguments_used(__u64 regs, __u32 outcome, __u32 compat)
 {
+	struct task_struct *task = current_task();
+	__u64 first = read_argument(regs, compat, 0), fifth = read_argument(regs, compat, 4);
+
 	switch (outcome) {
 	case OUTCOME_SENDTO:
-		return sent_to(argument(regs, compat, 4), argument(regs, compat, 5));
+		sent_to(fifth, read_argument(regs, compat, 5));
+		break;
 	case OUTCOME_SENDMSG:
-		return sent_message(argument(regs, compat, 1), compat);
+		sent_message(read_argument(regs, compat, 1), compat);
+		break;
 	case OUTCOME_MMAP:
-		return mapped(task, argument(regs, compat, 2), argument(regs, compat, 3), argument(regs, compat, 4));
+		mapped(task, read_argument(regs, compat, 2), read_argument(regs, compat, 3), fifth);
+		break;
 	case OUTCOME_MMAP_STRUCT:
-		return mapped_by_array(task, argument(regs, compat, 0));
-	default:
-		return made_executable(task, argument(regs, compat, 0));
+		mapped_by_array(task, first);
+		break;
+	case OUTCOME_MPROTECT:
+		made_executable(task, first);
+		break;
 	}
+	return 0;
 }
 
 SEC("tp_btf/sys_exit")
@@ -185,20 +202,19 @@ int note_outcome(__u64 *ctx)
 		return 0;
 	if (outcome == OUTCOME_UNSHARE || outcome == OUTCOME_SETNS) {
 		file = outcome == OUTCOME_SETNS ? file_of(task, (__u32)first_argument(regs, compat)) : NULL;
-		namespace_changed(file, second_argument(regs, compat));
+		namespace_left((__u64)file, second_argument(regs, compat));
 		return 0;
 	}
 	mount_namespace = BPF_CORE_READ(task, nsproxy, mnt_ns);
 	if (is_ignored(number_of(mount_namespace)))
 		return 0;
-	if (outcome >= OUTCOME_PATHS) {
+	if (outcome >= OUTCOME_SENDTO) {
 		/* The registers' address as a number, to pass it on. */
 		bpf_probe_read_kernel(&address, sizeof(address), &ctx[0]);
-		paths_used(address, outcome, compat);
-		return 0;
-	}
-	if (outcome >= OUTCOME_SENDTO) {
-		arguments_used(task, outcome, regs, compat);
+		if (outcome >= OUTCOME_PATHS)
+			paths_used(address, outcome, compat);
+		else
+			arguments_used(address, outcome, compat);
 		return 0;
 	}
 	if (outcome == OUTCOME_SOCKETCALL)
@@ -219,16 +235,60 @@ int note_outcome(__u64 *ctx)
 			lose_of(number_of(mount_namespace), outcome == OUTCOME_OPEN ? KIND_FILE : KIND_NETWORK, LOSS_CLOSED);
 		return 0;
 	}
+	if (outcome == OUTCOME_CONNECT || outcome == OUTCOME_BIND)
+		unix_connected((__u64)file, outcome == OUTCOME_BIND);
 	if (outcome == OUTCOME_OPEN)
 		file_opened(file);
 	else if (outcome == OUTCOME_SOCKET || outcome == OUTCOME_SOCKETPAIR)
-		socket_made(file);
+		socket_made((__u64)file);
 	else if (outcome == OUTCOME_CONNECT)
-		socket_used(file, DIRECTION_EGRESS, false);
+		socket_used((__u64)file, DIRECTION_EGRESS, false);
 	else if (outcome == OUTCOME_ACCEPT)
-		socket_used(file, DIRECTION_INGRESS, false);
+		socket_used((__u64)file, DIRECTION_INGRESS, false);
 	else if (outcome == OUTCOME_LISTEN || outcome == OUTCOME_BIND)
-		socket_used(file, DIRECTION_LISTEN, outcome == OUTCOME_BIND);
+		socket_used((__u64)file, DIRECTION_LISTEN, outcome == OUTCOME_BIND);
+	return 0;
+}
+
+/* Of the programs for io_uring pkg/probe takes the two that fit the kernel. */
+SEC("tp_btf/io_uring_submit_req")
+int note_request(__u64 *ctx)
+{
+	__u64 request = 0;
+
+	bpf_probe_read_kernel(&request, sizeof(request), &ctx[0]);
+	ring_requested(request);
+	return 0;
+}
+
+SEC("tp_btf/io_uring_submit_sqe") /* before Linux 6.4 */
+int note_request_6_0(__u64 *ctx)
+{
+	__u64 request = 0;
+
+	bpf_probe_read_kernel(&request, sizeof(request), &ctx[0]);
+	ring_requested(request);
+	return 0;
+}
+
+SEC("tp_btf/io_uring_complete")
+int note_completion(__u64 *ctx)
+{
+	struct io_uring_cqe *cqe = (struct io_uring_cqe *)ctx[2];
+	__u64 request = ctx[1];
+
+	if (request) /* further completions of one request have none */
+		ring_completed(request, BPF_CORE_READ(cqe, res));
+	return 0;
+}
+
+SEC("tp_btf/io_uring_complete") /* while the result was an argument */
+int note_completion_6_0(__u64 *ctx)
+{
+	__u64 request = ctx[1];
+
+	if (request)
+		ring_completed(request, (__s32)ctx[3]);
 	return 0;
 }
 

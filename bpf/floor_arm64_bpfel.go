@@ -311,6 +311,20 @@ const (
 	FloorOutcomeOUTCOMES            FloorOutcome = 43
 )
 
+type FloorParcel struct {
+	_      structs.HostLayout
+	Key    FloorFileKey
+	Used   uint64
+	Record FloorRecord
+	Data   [16640]uint8
+}
+
+type FloorParcelKey struct {
+	_       structs.HostLayout
+	Owner   uint64
+	Operand uint64
+}
+
 type FloorPathFlag uint32
 
 const (
@@ -448,6 +462,8 @@ type FloorScratch struct {
 	Mount        uint64
 	PathStart    uint64
 	PathFlags    uint64
+	Key          FloorFileKey
+	Sent         uint64
 	Record       FloorRecord
 	Data         [16640]uint8
 }
@@ -509,51 +525,56 @@ type FloorUse struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FloorMapAnswers         = "answers"
-	FloorMapArguments       = "arguments"
-	FloorMapAsked           = "asked"
-	FloorMapBudgets         = "budgets"
-	FloorMapCallRules       = "call_rules"
-	FloorMapCapabilities    = "capabilities"
-	FloorMapCaptures        = "captures"
-	FloorMapDropped         = "dropped"
-	FloorMapEntrants        = "entrants"
-	FloorMapExecuted        = "executed"
-	FloorMapFiles           = "files"
-	FloorMapFlows           = "flows"
-	FloorMapFreed           = "freed"
-	FloorMapIgnored         = "ignored"
-	FloorMapIntroductions   = "introductions"
-	FloorMapLosses          = "losses"
-	FloorMapMade            = "made"
-	FloorMapNamespaces      = "namespaces"
-	FloorMapOwners          = "owners"
-	FloorMapPendings        = "pendings"
-	FloorMapProcesses       = "processes"
-	FloorMapQuestions       = "questions"
-	FloorMapRecords         = "records"
-	FloorMapScratches       = "scratches"
-	FloorMapSettings        = "settings"
-	FloorMapSockets         = "sockets"
-	FloorMapUses            = "uses"
-	FloorProgNoteCapability = "note_capability"
-	FloorProgNoteConnect4   = "note_connect4"
-	FloorProgNoteConnect6   = "note_connect6"
-	FloorProgNoteEgress     = "note_egress"
-	FloorProgNoteEnd        = "note_end"
-	FloorProgNoteExec       = "note_exec"
-	FloorProgNoteFork       = "note_fork"
-	FloorProgNoteIngress    = "note_ingress"
-	FloorProgNoteMade       = "note_made"
-	FloorProgNoteOutcome    = "note_outcome"
-	FloorProgNoteSend4      = "note_send4"
-	FloorProgNoteSend6      = "note_send6"
-	FloorProgNoteState      = "note_state"
-	FloorProgNoteSyscall    = "note_syscall"
-	FloorVarGenerated       = "generated"
-	FloorVarKeepArguments   = "keep_arguments"
-	FloorVarOutcomes        = "outcomes"
-	FloorVarRoomSize        = "room_size"
+	FloorMapAnswers           = "answers"
+	FloorMapArguments         = "arguments"
+	FloorMapAsked             = "asked"
+	FloorMapBudgets           = "budgets"
+	FloorMapCallRules         = "call_rules"
+	FloorMapCapabilities      = "capabilities"
+	FloorMapCaptures          = "captures"
+	FloorMapDropped           = "dropped"
+	FloorMapEntrants          = "entrants"
+	FloorMapExecuted          = "executed"
+	FloorMapFiles             = "files"
+	FloorMapFlows             = "flows"
+	FloorMapFreed             = "freed"
+	FloorMapIgnored           = "ignored"
+	FloorMapIntroductions     = "introductions"
+	FloorMapLosses            = "losses"
+	FloorMapMade              = "made"
+	FloorMapNamespaces        = "namespaces"
+	FloorMapOwners            = "owners"
+	FloorMapParcels           = "parcels"
+	FloorMapPendings          = "pendings"
+	FloorMapProcesses         = "processes"
+	FloorMapQuestions         = "questions"
+	FloorMapRecords           = "records"
+	FloorMapScratches         = "scratches"
+	FloorMapSettings          = "settings"
+	FloorMapSockets           = "sockets"
+	FloorMapUses              = "uses"
+	FloorProgNoteCapability   = "note_capability"
+	FloorProgNoteCompletion   = "note_completion"
+	FloorProgNoteCompletion60 = "note_completion_6_0"
+	FloorProgNoteConnect4     = "note_connect4"
+	FloorProgNoteConnect6     = "note_connect6"
+	FloorProgNoteEgress       = "note_egress"
+	FloorProgNoteEnd          = "note_end"
+	FloorProgNoteExec         = "note_exec"
+	FloorProgNoteFork         = "note_fork"
+	FloorProgNoteIngress      = "note_ingress"
+	FloorProgNoteMade         = "note_made"
+	FloorProgNoteOutcome      = "note_outcome"
+	FloorProgNoteRequest      = "note_request"
+	FloorProgNoteRequest60    = "note_request_6_0"
+	FloorProgNoteSend4        = "note_send4"
+	FloorProgNoteSend6        = "note_send6"
+	FloorProgNoteState        = "note_state"
+	FloorProgNoteSyscall      = "note_syscall"
+	FloorVarGenerated         = "generated"
+	FloorVarKeepArguments     = "keep_arguments"
+	FloorVarOutcomes          = "outcomes"
+	FloorVarRoomSize          = "room_size"
 )
 
 // LoadFloor returns the embedded CollectionSpec for Floor.
@@ -598,20 +619,24 @@ type FloorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorProgramSpecs struct {
-	NoteCapability *ebpf.ProgramSpec `ebpf:"note_capability"`
-	NoteConnect4   *ebpf.ProgramSpec `ebpf:"note_connect4"`
-	NoteConnect6   *ebpf.ProgramSpec `ebpf:"note_connect6"`
-	NoteEgress     *ebpf.ProgramSpec `ebpf:"note_egress"`
-	NoteEnd        *ebpf.ProgramSpec `ebpf:"note_end"`
-	NoteExec       *ebpf.ProgramSpec `ebpf:"note_exec"`
-	NoteFork       *ebpf.ProgramSpec `ebpf:"note_fork"`
-	NoteIngress    *ebpf.ProgramSpec `ebpf:"note_ingress"`
-	NoteMade       *ebpf.ProgramSpec `ebpf:"note_made"`
-	NoteOutcome    *ebpf.ProgramSpec `ebpf:"note_outcome"`
-	NoteSend4      *ebpf.ProgramSpec `ebpf:"note_send4"`
-	NoteSend6      *ebpf.ProgramSpec `ebpf:"note_send6"`
-	NoteState      *ebpf.ProgramSpec `ebpf:"note_state"`
-	NoteSyscall    *ebpf.ProgramSpec `ebpf:"note_syscall"`
+	NoteCapability   *ebpf.ProgramSpec `ebpf:"note_capability"`
+	NoteCompletion   *ebpf.ProgramSpec `ebpf:"note_completion"`
+	NoteCompletion60 *ebpf.ProgramSpec `ebpf:"note_completion_6_0"`
+	NoteConnect4     *ebpf.ProgramSpec `ebpf:"note_connect4"`
+	NoteConnect6     *ebpf.ProgramSpec `ebpf:"note_connect6"`
+	NoteEgress       *ebpf.ProgramSpec `ebpf:"note_egress"`
+	NoteEnd          *ebpf.ProgramSpec `ebpf:"note_end"`
+	NoteExec         *ebpf.ProgramSpec `ebpf:"note_exec"`
+	NoteFork         *ebpf.ProgramSpec `ebpf:"note_fork"`
+	NoteIngress      *ebpf.ProgramSpec `ebpf:"note_ingress"`
+	NoteMade         *ebpf.ProgramSpec `ebpf:"note_made"`
+	NoteOutcome      *ebpf.ProgramSpec `ebpf:"note_outcome"`
+	NoteRequest      *ebpf.ProgramSpec `ebpf:"note_request"`
+	NoteRequest60    *ebpf.ProgramSpec `ebpf:"note_request_6_0"`
+	NoteSend4        *ebpf.ProgramSpec `ebpf:"note_send4"`
+	NoteSend6        *ebpf.ProgramSpec `ebpf:"note_send6"`
+	NoteState        *ebpf.ProgramSpec `ebpf:"note_state"`
+	NoteSyscall      *ebpf.ProgramSpec `ebpf:"note_syscall"`
 }
 
 // FloorMapSpecs contains maps before they are loaded into the kernel.
@@ -637,6 +662,7 @@ type FloorMapSpecs struct {
 	Made          *ebpf.MapSpec `ebpf:"made"`
 	Namespaces    *ebpf.MapSpec `ebpf:"namespaces"`
 	Owners        *ebpf.MapSpec `ebpf:"owners"`
+	Parcels       *ebpf.MapSpec `ebpf:"parcels"`
 	Pendings      *ebpf.MapSpec `ebpf:"pendings"`
 	Processes     *ebpf.MapSpec `ebpf:"processes"`
 	Questions     *ebpf.MapSpec `ebpf:"questions"`
@@ -696,6 +722,7 @@ type FloorMaps struct {
 	Made          *ebpf.Map `ebpf:"made"`
 	Namespaces    *ebpf.Map `ebpf:"namespaces"`
 	Owners        *ebpf.Map `ebpf:"owners"`
+	Parcels       *ebpf.Map `ebpf:"parcels"`
 	Pendings      *ebpf.Map `ebpf:"pendings"`
 	Processes     *ebpf.Map `ebpf:"processes"`
 	Questions     *ebpf.Map `ebpf:"questions"`
@@ -727,6 +754,7 @@ func (m *FloorMaps) Close() error {
 		m.Made,
 		m.Namespaces,
 		m.Owners,
+		m.Parcels,
 		m.Pendings,
 		m.Processes,
 		m.Questions,
@@ -752,25 +780,31 @@ type FloorVariables struct {
 //
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorPrograms struct {
-	NoteCapability *ebpf.Program `ebpf:"note_capability"`
-	NoteConnect4   *ebpf.Program `ebpf:"note_connect4"`
-	NoteConnect6   *ebpf.Program `ebpf:"note_connect6"`
-	NoteEgress     *ebpf.Program `ebpf:"note_egress"`
-	NoteEnd        *ebpf.Program `ebpf:"note_end"`
-	NoteExec       *ebpf.Program `ebpf:"note_exec"`
-	NoteFork       *ebpf.Program `ebpf:"note_fork"`
-	NoteIngress    *ebpf.Program `ebpf:"note_ingress"`
-	NoteMade       *ebpf.Program `ebpf:"note_made"`
-	NoteOutcome    *ebpf.Program `ebpf:"note_outcome"`
-	NoteSend4      *ebpf.Program `ebpf:"note_send4"`
-	NoteSend6      *ebpf.Program `ebpf:"note_send6"`
-	NoteState      *ebpf.Program `ebpf:"note_state"`
-	NoteSyscall    *ebpf.Program `ebpf:"note_syscall"`
+	NoteCapability   *ebpf.Program `ebpf:"note_capability"`
+	NoteCompletion   *ebpf.Program `ebpf:"note_completion"`
+	NoteCompletion60 *ebpf.Program `ebpf:"note_completion_6_0"`
+	NoteConnect4     *ebpf.Program `ebpf:"note_connect4"`
+	NoteConnect6     *ebpf.Program `ebpf:"note_connect6"`
+	NoteEgress       *ebpf.Program `ebpf:"note_egress"`
+	NoteEnd          *ebpf.Program `ebpf:"note_end"`
+	NoteExec         *ebpf.Program `ebpf:"note_exec"`
+	NoteFork         *ebpf.Program `ebpf:"note_fork"`
+	NoteIngress      *ebpf.Program `ebpf:"note_ingress"`
+	NoteMade         *ebpf.Program `ebpf:"note_made"`
+	NoteOutcome      *ebpf.Program `ebpf:"note_outcome"`
+	NoteRequest      *ebpf.Program `ebpf:"note_request"`
+	NoteRequest60    *ebpf.Program `ebpf:"note_request_6_0"`
+	NoteSend4        *ebpf.Program `ebpf:"note_send4"`
+	NoteSend6        *ebpf.Program `ebpf:"note_send6"`
+	NoteState        *ebpf.Program `ebpf:"note_state"`
+	NoteSyscall      *ebpf.Program `ebpf:"note_syscall"`
 }
 
 func (p *FloorPrograms) Close() error {
 	return _FloorClose(
 		p.NoteCapability,
+		p.NoteCompletion,
+		p.NoteCompletion60,
 		p.NoteConnect4,
 		p.NoteConnect6,
 		p.NoteEgress,
@@ -780,6 +814,8 @@ func (p *FloorPrograms) Close() error {
 		p.NoteIngress,
 		p.NoteMade,
 		p.NoteOutcome,
+		p.NoteRequest,
+		p.NoteRequest60,
 		p.NoteSend4,
 		p.NoteSend6,
 		p.NoteState,

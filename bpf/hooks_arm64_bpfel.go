@@ -36,6 +36,7 @@ const (
 	HooksMapMade              = "made"
 	HooksMapNamespaces        = "namespaces"
 	HooksMapOwners            = "owners"
+	HooksMapParcels           = "parcels"
 	HooksMapPendings          = "pendings"
 	HooksMapProcesses         = "processes"
 	HooksMapQuestions         = "questions"
@@ -122,6 +123,7 @@ type HooksMapSpecs struct {
 	Made          *ebpf.MapSpec `ebpf:"made"`
 	Namespaces    *ebpf.MapSpec `ebpf:"namespaces"`
 	Owners        *ebpf.MapSpec `ebpf:"owners"`
+	Parcels       *ebpf.MapSpec `ebpf:"parcels"`
 	Pendings      *ebpf.MapSpec `ebpf:"pendings"`
 	Processes     *ebpf.MapSpec `ebpf:"processes"`
 	Questions     *ebpf.MapSpec `ebpf:"questions"`
@@ -180,6 +182,7 @@ type HooksMaps struct {
 	Made          *ebpf.Map `ebpf:"made"`
 	Namespaces    *ebpf.Map `ebpf:"namespaces"`
 	Owners        *ebpf.Map `ebpf:"owners"`
+	Parcels       *ebpf.Map `ebpf:"parcels"`
 	Pendings      *ebpf.Map `ebpf:"pendings"`
 	Processes     *ebpf.Map `ebpf:"processes"`
 	Questions     *ebpf.Map `ebpf:"questions"`
@@ -212,6 +215,7 @@ func (m *HooksMaps) Close() error {
 		m.Made,
 		m.Namespaces,
 		m.Owners,
+		m.Parcels,
 		m.Pendings,
 		m.Processes,
 		m.Questions,

@@ -108,6 +108,27 @@ static __always_inline void release(struct scratch *s)
 	__sync_fetch_and_add(&s->busy, -1);
 }
 
+/* Claims this CPU's scratch, for a record of mntns that is not published yet. */
+static __always_inline struct scratch *hold(__u32 slot, enum kind kind, __u64 mntns)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
+
+	if (!s)
+		return NULL;
+	__sync_fetch_and_add(&s->busy, 1);
+	if (*(volatile __u64 *)&s->busy != 1) {
+		release(s);
+		lose_of(mntns, kind, LOSS_BUSY);
+		return NULL;
+	}
+	__builtin_memset(&s->record, 0, sizeof(s->record));
+	s->used = 0;
+	s->mntns = mntns;
+	s->record.time = bpf_ktime_get_boot_ns();
+	s->record.kind = kind;
+	return s;
+}
+
 /*
  * Claims this CPU's scratch for a record of the namespace mntns. NULL when another
  * has it: of two claims on one CPU at most one reads back a 1, wherever the other

@@ -22,6 +22,8 @@
 #define WHAT_OPERATION(what) ((what) & 0xff)
 #define WHAT_ACCESS(what) ((what) >> 8 & 0xff)
 #define WHAT_NAME_FLAGS(what) ((what) >> 16 & 0xff)
+#define SECOND_OPERAND (1 << 24)
+#define WHAT_OPERAND(what) ((what) >> 24)
 
 /* The open file behind a descriptor of the current task. */
 static __always_inline struct file *file_of(struct task_struct *task, __u64 fd)
@@ -62,9 +64,9 @@ __noinline int append_given_name(__u32 slot)
 	return 0;
 }
 
-/* Publishes what is at a location, or the name that was given below it. */
-static __always_inline void publish_file(struct scratch *s, struct actor *a, struct file_key *key,
-					 struct location *at, bool directory)
+/* Fills in what is at a location, or the name that was given below it. */
+static __always_inline void describe_file(struct scratch *s, struct actor *a, struct file_key *key,
+					  struct location *at, bool directory)
 {
 	describe(s, SLOT_TRACING, KIND_FILE, a);
 	s->record.access = key->access;
@@ -78,7 +80,53 @@ static __always_inline void publish_file(struct scratch *s, struct actor *a, str
 		s->record.reaper = reaper_of(current_task());
 		append_given_name(SLOT_TRACING);
 	}
+}
+
+static __always_inline void publish_file(struct scratch *s, struct actor *a, struct file_key *key,
+					 struct location *at, bool directory)
+{
+	describe_file(s, a, key, at, directory);
 	publish(s, KIND_FILE, &files, key);
+}
+
+/* Keeps what is at a location until settle() knows whether it came to pass. */
+static __always_inline void keep_file(struct parcel_key *parcel, struct actor *a, struct file_key *key,
+				      struct location *at)
+{
+	struct scratch *s = hold(SLOT_TRACING, KIND_FILE, key->mntns);
+
+	if (!s)
+		return;
+	describe_file(s, a, key, at, false);
+	s->key = *key;
+	s->sent = s->used;
+	if (bpf_map_update_elem(&parcels, parcel, &s->key, 0))
+		lose_of(key->mntns, KIND_FILE, LOSS_MAP_FULL);
+	release(s);
+}
+
+/* The operation of a parcel has succeeded, or failed; not every one has a parcel. */
+__noinline int settle(__u64 owner, __u32 operand, __u32 succeeded)
+{
+	struct parcel_key index = {.owner = owner, .operand = operand};
+	struct parcel *parcel = bpf_map_lookup_elem(&parcels, &index);
+	struct scratch *s;
+	__u64 id;
+
+	if (!parcel)
+		return 0;
+	if (succeeded && !known(&files, &parcel->key)) {
+		s = claim(SLOT_TRACING, KIND_FILE, &files, &parcel->key);
+		if (s) {
+			id = s->record.id;
+			bpf_probe_read_kernel(&s->record, sizeof(s->record) + DATA_BYTES, &parcel->record);
+			s->record.id = id;
+			s->used = parcel->used;
+			publish(s, KIND_FILE, &files, &parcel->key);
+		}
+	}
+	bpf_map_delete_elem(&parcels, &index);
+	return 0;
 }
 
 /* Something was done with an open file. A function of its own to the verifier. */
@@ -86,28 +134,32 @@ __noinline int file_used(__u64 pointer, __u32 what)
 {
 	struct file *file = (struct file *)pointer;
 	unsigned short type = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
-	struct file_key key = {};
+	__u32 zero = 0;
+	struct arguments *given = bpf_map_lookup_elem(&arguments, &zero);
+	struct file_key *key;
 	struct location at;
 	struct actor a = {};
 	struct scratch *s;
 
-	if (!act_tracing(&a))
+	if (!given || !act_tracing(&a))
 		return 0;
 	locate(file, &at);
 	if (type == S_IFIFO && place_of(mount_of(at.mnt), a.ns) == PATH_INTERNAL)
 		return 0; /* a pipe that was open already, through /proc */
-	key.mntns = a.mntns;
-	key.flags = a.flags;
-	key.access = WHAT_ACCESS(what);
-	key.operation = WHAT_OPERATION(what);
-	key.exe = a.id;
-	identify(file, &key.file);
-	key.directory = directory_of(file);
-	if (known(&files, &key))
+	key = &given->key;
+	__builtin_memset(key, 0, sizeof(*key));
+	key->mntns = a.mntns;
+	key->flags = a.flags;
+	key->access = WHAT_ACCESS(what);
+	key->operation = WHAT_OPERATION(what);
+	key->exe = a.id;
+	identify(file, &key->file);
+	key->directory = directory_of(file);
+	if (known(&files, key))
 		return 0;
-	s = claim(SLOT_TRACING, KIND_FILE, &files, &key);
+	s = claim(SLOT_TRACING, KIND_FILE, &files, key);
 	if (s)
-		publish_file(s, &a, &key, &at, type == S_IFDIR);
+		publish_file(s, &a, key, &at, type == S_IFDIR);
 	return 0;
 }
 
@@ -129,7 +181,7 @@ static __always_inline void file_opened(struct file *file)
  * there. A function of its own to the verifier, which goes through every
  * round. Returns how many bytes it has with its NUL; not above 0 on a fault.
  */
-__noinline int read_name(__u64 name, __u32 size)
+__noinline int read_name(__u64 name, __u32 size, __u32 in_kernel)
 {
 	__u32 zero = 0, index = SETTING_SEED;
 	struct arguments *given = bpf_map_lookup_elem(&arguments, &zero);
@@ -140,7 +192,10 @@ __noinline int read_name(__u64 name, __u32 size)
 		return 0;
 	if (size > PATH_BYTES)
 		size = PATH_BYTES;
-	length = bpf_probe_read_user_str(given->bytes, size, (void *)name);
+	if (in_kernel)
+		length = bpf_probe_read_kernel_str(given->bytes, size, (void *)name);
+	else
+		length = bpf_probe_read_user_str(given->bytes, size, (void *)name);
 	if (length <= 0 || length > PATH_BYTES)
 		return 0;
 	__builtin_memset(&given->bytes[length], 0, 8); /* the rest of the last word */
@@ -209,21 +264,23 @@ static __always_inline bool base_of(struct arguments *given, __s32 directory, __
 
 /*
  * Something was done with what a name leads to, from a directory. At most so many
- * bytes of the name, which is in user space, are read. The name says nothing
- * about symbolic links; user space resolves it.
+ * bytes of the name are read. The name says nothing about symbolic links; user
+ * space resolves it. With a request the name is in kernel space, and the fact waits
+ * for settle().
  */
-__noinline int path_used(__u64 name, __s32 directory, __u32 what, __u32 size)
+__noinline int path_used(__u64 name, __s32 directory, __u32 what, __u32 size, __u64 request)
 {
+	struct parcel_key parcel = {.owner = request, .operand = WHAT_OPERAND(what)};
 	__u32 flags = NAME_GIVEN | WHAT_NAME_FLAGS(what), zero = 0;
 	struct arguments *given = bpf_map_lookup_elem(&arguments, &zero);
-	struct file_key key = {};
+	struct file_key *key;
 	struct actor a = {};
 	struct location at;
 	struct scratch *s;
 
 	if (!given || !act_tracing(&a))
 		return 0;
-	if (read_name(name, size) <= 0) {
+	if (read_name(name, size, request != 0) <= 0) {
 		lose_of(a.mntns, KIND_FILE, LOSS_PATH_UNREADABLE);
 		return 0;
 	}
@@ -231,20 +288,26 @@ __noinline int path_used(__u64 name, __s32 directory, __u32 what, __u32 size)
 		lose_of(a.mntns, KIND_FILE, LOSS_CLOSED);
 		return 0;
 	}
-	key.mntns = a.mntns;
-	key.flags = a.flags;
-	key.access = WHAT_ACCESS(what);
-	key.operation = WHAT_OPERATION(what);
-	key.name_flags = flags;
-	key.exe = a.id;
-	identify_location(&at, &key.file);
-	key.directory = directory_above(at.mnt, at.dentry);
-	key.file.name ^= given->hash;
-	if (known(&files, &key))
+	key = &given->key;
+	__builtin_memset(key, 0, sizeof(*key));
+	key->mntns = a.mntns;
+	key->flags = a.flags;
+	key->access = WHAT_ACCESS(what);
+	key->operation = WHAT_OPERATION(what);
+	key->name_flags = flags;
+	key->exe = a.id;
+	identify_location(&at, &key->file);
+	key->directory = directory_above(at.mnt, at.dentry);
+	key->file.name ^= given->hash;
+	if (known(&files, key))
 		return 0;
-	s = claim(SLOT_TRACING, KIND_FILE, &files, &key);
+	if (request) {
+		keep_file(&parcel, &a, key, &at);
+		return 0;
+	}
+	s = claim(SLOT_TRACING, KIND_FILE, &files, key);
 	if (s)
-		publish_file(s, &a, &key, &at, false);
+		publish_file(s, &a, key, &at, false);
 	return 0;
 }
 
@@ -274,7 +337,7 @@ static __always_inline void operand_used(__u64 regs, bool compat, const struct o
 	if (name)
 		bpf_probe_read_user(&first, 1, (void *)name);
 	if (first || directory == AT_FDCWD) {
-		path_used(name, directory, WHAT(operation, o->access, flags), PATH_BYTES);
+		path_used(name, directory, WHAT(operation, o->access, flags), PATH_BYTES, 0);
 		return;
 	}
 	file = file_of(current_task(), (__u32)directory);
@@ -374,33 +437,50 @@ static __always_inline void unix_socket_used(struct sock *sk, __u32 what)
 	struct dentry *dentry = BPF_CORE_READ(u, path.dentry);
 	struct location at = {.dentry = dentry};
 	struct actor a = {};
-	struct file_key key = {};
+	__u32 zero = 0;
+	struct arguments *given = bpf_map_lookup_elem(&arguments, &zero);
+	struct file_key *key;
 	struct scratch *s;
 
 	at.mnt = BPF_CORE_READ(u, path.mnt);
-	if (!sk || !dentry || !act_tracing(&a))
+	if (!given || !sk || !dentry || !act_tracing(&a))
 		return; /* without a name, or with an abstract one */
-	key.mntns = a.mntns;
-	key.flags = a.flags;
-	key.access = WHAT_ACCESS(what);
-	key.operation = WHAT_OPERATION(what);
-	key.exe = a.id;
-	identify_location(&at, &key.file);
-	key.directory = directory_above(at.mnt, dentry);
-	if (known(&files, &key))
+	key = &given->key;
+	__builtin_memset(key, 0, sizeof(*key));
+	key->mntns = a.mntns;
+	key->flags = a.flags;
+	key->access = WHAT_ACCESS(what);
+	key->operation = WHAT_OPERATION(what);
+	key->exe = a.id;
+	identify_location(&at, &key->file);
+	key->directory = directory_above(at.mnt, dentry);
+	if (known(&files, key))
 		return;
-	s = claim(SLOT_TRACING, KIND_FILE, &files, &key);
+	s = claim(SLOT_TRACING, KIND_FILE, &files, key);
 	if (s)
-		publish_file(s, &a, &key, &at, false);
+		publish_file(s, &a, key, &at, false);
 }
 
-/* connect or bind of a socket, if it is a Unix socket; sk is the socket's. */
-__noinline int unix_connected(__u64 pointer, __u32 bound)
+static __always_inline struct sock *sock_of(struct file *file)
 {
-	struct unix_sock *u = (struct unix_sock *)pointer;
+	struct socket *socket;
 
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk);
+}
+
+/* connect or bind of the socket of a file, if it is a Unix socket. */
+__noinline int unix_connected(__u64 file, __u32 bound)
+{
+	struct sock *sk = sock_of((struct file *)file);
+	struct unix_sock *u = (struct unix_sock *)sk;
+
+	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_family) != AF_UNIX)
+		return 0;
 	if (bound)
-		unix_socket_used((struct sock *)u, WHAT(OPERATION_BIND, ACCESS_WRITE | ACCESS_CREATE, 0));
+		unix_socket_used(sk, WHAT(OPERATION_BIND, MAKES, 0));
 	else
 		unix_socket_used(BPF_CORE_READ(u, peer), WHAT(OPERATION_CONNECT, ACCESS_READ | ACCESS_WRITE, 0));
 	return 0;
@@ -425,7 +505,7 @@ static __always_inline void sent_to(__u64 address, __u32 length)
 	if (length > SUN_PATH_BYTES)
 		length = SUN_PATH_BYTES;
 	/* One more: the kernel ends a path that does not end itself. */
-	path_used(address, AT_FDCWD, WHAT(OPERATION_CONNECT, ACCESS_READ | ACCESS_WRITE, NAME_FOLLOWED), length + 1);
+	path_used(address, AT_FDCWD, WHAT(OPERATION_CONNECT, ACCESS_READ | ACCESS_WRITE, NAME_FOLLOWED), length + 1, 0);
 }
 
 /* sendmsg: the address and its length are the first two members of the message. */

@@ -158,6 +158,61 @@ struct mm_struct___6_0 {
 	struct rb_root mm_rb;
 };
 
+struct filename {
+	const char *name;
+};
+
+struct io_cmd_data {
+	struct file *file;
+};
+
+struct io_file_table;
+
+struct io_ring_ctx;
+
+struct io_kiocb {
+	union {
+		struct file *file;
+		struct io_cmd_data cmd; /* what an operation keeps of its arguments, below */
+	};
+	__u8 opcode;
+	__u64 flags; /* of 32 bits before 6.8: the low half has what is read */
+	struct io_ring_ctx *ctx;
+};
+
+struct io_uring_cqe {
+	__s32 res;
+};
+
+struct io_open {
+	__u32 file_slot;
+};
+
+struct io_rename {
+	int old_dfd, new_dfd;
+	struct filename *oldpath, *newpath;
+};
+
+struct io_unlink {
+	int dfd, flags;
+	struct filename *filename;
+};
+
+struct io_mkdir {
+	int dfd;
+	struct filename *filename;
+};
+
+struct io_link {
+	int old_dfd, new_dfd;
+	struct filename *oldpath, *newpath;
+	int flags;
+};
+
+struct io_xattr {
+	struct filename *filename;
+};
+
 struct kernfs_node {
 	const char *name;
 };

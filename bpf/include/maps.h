@@ -114,7 +114,8 @@ struct use {
 struct arguments {
 	__u32 length; /* bytes that were read */
 	__u32 whole;
-	__u64 hash; /* of a name */
+	__u64 hash;	     /* of a name */
+	struct file_key key; /* of what it leads to: there is no room for it on the stack */
 	__u8 bytes[ARGUMENTS_BYTES + 8];
 };
 
@@ -223,6 +224,19 @@ struct call_rule {
 
 #define DATA_BYTES 16384 /* three paths and the cgroups; a power of two */
 
+/* A file fact that waits for its operation to succeed. */
+struct parcel {
+	struct file_key key;
+	__u64 used;
+	struct record record;
+	__u8 data[DATA_BYTES + NAME_BYTES];
+};
+
+struct parcel_key {
+	__u64 owner; /* the request, or the thread */
+	__u64 operand;
+};
+
 struct scratch {
 	__u64 busy;
 	__u64 issued;
@@ -234,6 +248,9 @@ struct scratch {
 	__u64 mount;
 	__u64 path_start;
 	__u64 path_flags;
+	/* As in struct parcel from here on. */
+	struct file_key key;
+	__u64 sent;
 	struct record record;
 	__u8 data[DATA_BYTES + NAME_BYTES];
 };
@@ -260,6 +277,17 @@ enum setting {
 		__type(key, struct key_type);                                                      \
 		__type(value, struct seen);                                                        \
 	} name SEC(".maps")
+
+/*
+ * What waits, of all containers: an operation takes microseconds, and only what is
+ * new waits. 2 MB.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 128);
+	__type(key, struct parcel_key);
+	__type(value, struct parcel);
+} parcels SEC(".maps");
 
 SEEN_MAP(processes, process_key, 4096);
 SEEN_MAP(files, file_key, 65536);

@@ -138,65 +138,55 @@ static __always_inline void read_peer(struct sock *sk, __u16 family, struct endp
 		BPF_CORE_READ_INTO(&e->address, sk, __sk_common.skc_v6_daddr);
 }
 
-static __always_inline struct sock *sock_of(struct file *file)
-{
-	struct socket *socket;
-
-	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return NULL;
-	socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk);
-}
-
 /*
  * A system call that connected, accepted or opened for peers the socket of file.
  * TCP connects are note_state's, and datagrams are seen by packet; SCTP is left.
+ * A function of its own, so that its stack is not its caller's.
  */
-static __always_inline void socket_used(struct file *file, enum direction direction, bool bind)
+__noinline int socket_used(__u64 file, __u32 direction, __u32 bind)
 {
-	struct sock *sk = sock_of(file);
+	struct sock *sk = sock_of((struct file *)file);
 	struct endpoint e = {};
 	struct actor a = {};
 	__u16 family;
 
 	if (!sk)
-		return;
+		return 0;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if (family == AF_UNIX && (direction == DIRECTION_EGRESS || bind))
-		unix_connected((__u64)sk, bind);
 	if (family != AF_INET && family != AF_INET6)
-		return;
+		return 0;
 	e.protocol = protocol_of(sk);
 	if (bind ? !is_udp(e.protocol) : e.protocol != IPPROTO_TCP && e.protocol != IPPROTO_SCTP)
-		return;
+		return 0;
 	if (direction == DIRECTION_EGRESS && e.protocol == IPPROTO_TCP)
-		return;
+		return 0;
 	if (direction == DIRECTION_EGRESS)
 		e.port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 	else
 		e.port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	if (!e.port)
-		return; /* a connect to AF_UNSPEC */
+		return 0; /* a connect to AF_UNSPEC */
 	/* A port that the kernel chose is not one that peers know. */
 	if (bind && !has_own_port(sk))
-		return;
+		return 0;
 	if (!act_tracing(&a))
-		return;
+		return 0;
 	if (direction != DIRECTION_LISTEN)
 		read_peer(sk, family, &e);
 	add_socket_fact(SLOT_TRACING, &a, direction, &e);
+	return 0;
 }
 
 /* The socket of file was made, by socket(2) or socketpair(2). */
-static __always_inline void socket_made(struct file *file)
+__noinline int socket_made(__u64 file)
 {
-	struct sock *sk = sock_of(file);
+	struct sock *sk = sock_of((struct file *)file);
 	struct made_key key = {};
 	struct actor a = {};
 	struct scratch *s;
 
 	if (!sk || !act_tracing(&a))
-		return;
+		return 0;
 	key.mntns = a.mntns;
 	key.flags = a.flags;
 	key.family = BPF_CORE_READ(sk, __sk_common.skc_family);
@@ -204,15 +194,16 @@ static __always_inline void socket_made(struct file *file)
 	key.protocol = BPF_CORE_READ(sk, sk_protocol);
 	key.exe = a.id;
 	if (known(&made, &key))
-		return;
+		return 0;
 	s = claim(SLOT_TRACING, KIND_SOCKET, &made, &key);
 	if (!s)
-		return;
+		return 0;
 	describe(s, SLOT_TRACING, KIND_SOCKET, &a);
 	s->record.family = key.family;
 	s->record.type = key.type;
 	s->record.protocol = key.protocol;
 	publish(s, KIND_SOCKET, &made, &key);
+	return 0;
 }
 
 /* A socket's address as a number: fields beyond bpf_sock's are read by it. */

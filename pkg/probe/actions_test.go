@@ -112,6 +112,8 @@ func runAction(args []string) error {
 		return unix.Connect(fd, addr)
 	case "call": // call NAME ARGUMENTS: a system call
 		return call(args[1:])
+	case "ring": // ring NUMBER ...: an io_uring request
+		return viaRing(args[1:])
 	case "fails":
 		if runAction(args[1:]) == nil {
 			return fmt.Errorf("it succeeded")

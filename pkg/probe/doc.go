@@ -44,13 +44,17 @@
 //
 // # What is not seen
 //
-// On the network: an accept through io_uring, peers of packet sockets, sockets that
-// the host made and handed in, TCP to DNS servers on connections from before the
-// probe, DNS on other ports than 53 (but where a CNI's programs translate it to) or
-// encrypted, and, before Linux 6.17, addresses before translation by programs that
-// were there first. Operations through io_uring on files (other than io_uring_setup
-// as a system call), and files of descriptors that were opened before the probe. Of
-// several messages that one sendmmsg sends to paths of Unix sockets, the first. Of an
+// On the network: the second and later connections of one accept through io_uring,
+// peers of packet sockets, sockets that the host made and handed in, TCP to DNS
+// servers on connections from before the probe, DNS on other ports than 53 (but where
+// a CNI's programs translate it to) or encrypted, and, before Linux 6.17, addresses
+// before translation by programs that were there first.
+//
+// Of files: what a kernel before 6.0 does through io_uring (Features tells), opens
+// into a ring's own table (they count as lost), a ring's messages to paths of Unix
+// sockets, and files of descriptors that were opened before the probe. A request that
+// asks not to be told of its success counts as having had it. Of several
+// messages that one sendmmsg sends to paths of Unix sockets, the first. Of an
 // mprotect over several mappings, the first. A descriptor that another thread
 // replaces before its system call returns is taken for what it was replaced with.
 package probe

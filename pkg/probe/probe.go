@@ -175,6 +175,11 @@ func (p *Probe) load(o Options) error {
 		return err
 	}
 	p.features.Missing = missing
+	ring, err := chooseRing(spec, kernel)
+	if err != nil {
+		return err
+	}
+	maps.Copy(p.features.Missing, ring)
 	var helpers *btf.Enum
 	if err := kernel.TypeByName("bpf_func_id", &helpers); err != nil {
 		return fmt.Errorf("find helper functions: %w", err)
@@ -288,6 +293,7 @@ func (f Features) Gaps() []string {
 	for _, h := range hooks() {
 		gaps[h.name] = h.gap
 	}
+	gaps["note_request"] = "files that are used through io_uring are not observed"
 	var list []string
 	for name, reason := range f.Missing {
 		what, ok := gaps[name]
