@@ -70,8 +70,8 @@ static __always_inline void give_room(struct namespace *ns, enum room room)
 }
 
 /*
- * Whether ns may put bytes into the ring: when that is half full, a namespace
- * that has much in it waits, so that others find room. What it has in the ring is
+ * Whether ns may put bytes into the ring: when that is three quarters full, a
+ * namespace that has much in it waits, so that others find room. What it has in the ring is
  * at most what it put there since the reader was at the mark before the last.
  */
 static __always_inline bool has_share(struct namespace *ns, __u64 bytes)
@@ -85,7 +85,7 @@ static __always_inline bool has_share(struct namespace *ns, __u64 bytes)
 		ns->ring_since = 0;
 		ns->ring_mark = written;
 	}
-	if (written - read > size / 2 && ns->ring_before + ns->ring_since + bytes > size / RING_SHARE)
+	if (written - read > size / 4 * 3 && ns->ring_before + ns->ring_since + bytes > size / RING_SHARE)
 		return false;
 	__sync_fetch_and_add(&ns->ring_since, bytes);
 	return true;

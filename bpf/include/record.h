@@ -30,7 +30,7 @@ enum room {
 };
 
 #define MAP_SHARE 8
-#define RING_SHARE 8 /* as MAP_SHARE, of the ring's bytes */
+#define RING_SHARE 8 /* of the ring's bytes, when it is three quarters full */
 
 /* Why something was lost; the index into `losses` is kind * LOSSES + loss. */
 enum loss {

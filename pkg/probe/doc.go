@@ -42,6 +42,23 @@
 // A string that means another file later, by the same directory, is not looked at
 // again.
 //
+// # Who entered
+//
+// The only way into a mount namespace that exists is setns(2). A process that joins
+// one while it runs a program from elsewhere is the container's runtime until it
+// runs a program there; with that begins a session, which what it starts inherits,
+// whoever its parent is and wherever it goes. Record.Session tells sessions apart
+// by the arguments of that program, so a probe that runs each ten seconds is one.
+// Who had entered before the probe was opened is not told from the container's own.
+// A container runtime inside a container enters its containers just so.
+//
+// # What one namespace may take
+//
+// When a map is half full, a mount namespace that has an eighth of it gets no more:
+// what it does is recorded, but each time and uncounted. When the ring is three
+// quarters full, one that has an eighth of it has to wait. Both count as lost, for
+// that namespace.
+//
 // # What is not seen
 //
 // On the network: the second and later connections of one accept through io_uring,

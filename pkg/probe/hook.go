@@ -127,7 +127,7 @@ func (p *Probe) hookSpec() (*ebpf.CollectionSpec, error) {
 	}
 	for name, m := range spec.Maps {
 		if shared, ok := p.collection.Maps[name]; ok && !strings.HasPrefix(name, ".") {
-			m.MaxEntries = shared.MaxEntries()
+			m.MaxEntries, m.Flags = shared.MaxEntries(), shared.Flags()
 		}
 	}
 	if !p.walksDeep {

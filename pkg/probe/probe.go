@@ -21,6 +21,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"github.com/autopolicy/kubectl-autopolicy/bpf"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
@@ -188,6 +189,7 @@ func (p *Probe) load(o Options) error {
 	if !p.walksDeep {
 		withoutCallbacks(spec)
 	}
+	allocateByNeed(spec, kernel)
 	if err := errors.Join(setOutcomes(spec, runtime.GOARCH), setVariables(spec, o)); err != nil {
 		return err
 	}
@@ -196,6 +198,19 @@ func (p *Probe) load(o Options) error {
 		return fmt.Errorf("load programs: %w", err)
 	}
 	return nil
+}
+
+// allocateByNeed has the kernel allocate the entries that containers take when they
+// take them, where it can do so in any context: since 6.1. Before, all are allocated
+// at once.
+func allocateByNeed(spec *ebpf.CollectionSpec, kernel *btf.Spec) {
+	var allocator *btf.Struct
+	if kernel.TypeByName("bpf_mem_alloc", &allocator) != nil {
+		return
+	}
+	for _, name := range []string{"namespaces", "capabilities"} {
+		spec.Maps[name].Flags |= unix.BPF_F_NO_PREALLOC
+	}
 }
 
 // setVariables tells the programs what is wanted, and the sizes of the maps.

@@ -53,7 +53,7 @@ func TestFacts(t *testing.T) {
 	capability := func(name, syscall string, refused bool) behavior.Fact {
 		return behavior.Fact{Kind: behavior.Capability, Exe: "/bin/app", Name: name, Syscall: syscall, Refused: refused}
 	}
-	p := requireProbe(t, Options{})
+	p := requireProbe(t, Options{RingBytes: 16 << 20}) // a record of each directory on the way down to the deepest
 	depth := 2000
 	if !p.walksDeep {
 		depth = 500
@@ -241,7 +241,7 @@ func TestFacts(t *testing.T) {
 		})
 	}
 	for reason, n := range allLost(t, p) {
-		if strings.Contains(reason, "path") || strings.Contains(reason, "map") || strings.Contains(reason, "ring") {
+		if strings.Contains(reason, "path") && reason != lossUnresolved || strings.Contains(reason, "map") || strings.Contains(reason, "ring") {
 			t.Errorf("lost %d: %s", n, reason)
 		}
 	}
