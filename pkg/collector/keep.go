@@ -22,7 +22,7 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior/wire/wirepb"
 )
 
-// When what is new is written. Counts alone are written less often: they are at
+// When what was lost is looked at, and what is new is written. Counts alone are written less often: they are at
 // least what they say.
 const (
 	keepEvery       = 3 * time.Second
@@ -51,12 +51,9 @@ type keeper struct {
 // minRewrite is how big a file must be before it is written anew.
 const minRewrite = 8 << 20
 
-// saveOften writes what changed until the context ends. What goes wrong is told as a
-// problem, and then all is written anew.
+// saveOften looks at what was lost and writes what changed until the context ends.
+// What goes wrong is told as a problem, and then all is written anew.
 func (c *Collector) saveOften(ctx context.Context) {
-	if c.keeper.path == "" {
-		return
-	}
 	ticker := time.NewTicker(keepEvery)
 	defer ticker.Stop()
 	for {
@@ -71,6 +68,8 @@ func (c *Collector) saveOften(ctx context.Context) {
 
 // save writes what changed, counts included when counts is set or it is time.
 func (c *Collector) save(counts bool) error {
+	// First: what was lost before the hole of a restart must not fall into it.
+	c.problem("read losses", c.takeLosses())
 	k := &c.keeper
 	if k.path == "" {
 		return nil
@@ -207,13 +206,15 @@ func (s state) mark(all map[string]wire.Container) uint64 {
 
 // standing is how things stand, and what changed since a revision.
 func (c *Collector) standing(since uint64, newsOnly bool) (state, []change, map[string]wire.Container) {
-	status := c.Status()
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := state{
 		At: now.UTC(), Revision: c.store.revision, Waiting: c.waiting(), Unattributed: c.unattributed,
-		Lost: status.Lost, LostAt: status.LostAt,
+		Lost: map[string]uint64{}, LostAt: map[string]behavior.Span{},
+	}
+	for reason, l := range c.lost {
+		s.Lost[reason], s.LostAt[reason] = l.count, l.span
 	}
 	all := map[string]wire.Container{}
 	for id, k := range c.store.containers {
