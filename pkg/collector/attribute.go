@@ -307,14 +307,24 @@ func (c *Collector) keep(n *namespace, r Record) {
 	if r.Fact.Runtime {
 		r.Fact.Path = withoutPID(r.Fact.Path)
 	}
+	if r.Fact.Kind == behavior.DNS {
+		k.hear(r.Fact.Name, r.Answers, r.Time)
+	}
+	if r.Fact.Kind == behavior.Process && r.Fact.Parent == "" && r.Session == 0 && k.info.started.After(c.attached) && !n.late {
+		k.start = true
+	}
+	if c.name(k, &r) {
+		c.state(k, r)
+	}
+}
+
+// state adds the record's fact to a container.
+func (c *Collector) state(k *container, r Record) {
 	o := sighting{fact: r.Fact, id: r.ID, at: r.Time}
 	if r.Fact.Kind != behavior.Process { // whose parent is a part of it
 		o.parent, o.hasParent = r.Parent, r.HasParent
 	}
 	c.store.add(k, o)
-	if r.Fact.Kind == behavior.Process && r.Fact.Parent == "" && r.Session == 0 && k.info.started.After(c.attached) && !n.late {
-		k.start = true
-	}
 }
 
 // withoutPID turns /proc/123/fd into /proc/self/fd. The runtime reads its own files

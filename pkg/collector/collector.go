@@ -61,6 +61,7 @@ type Collector struct {
 	past         map[orphan]*namespace // that have ended
 	ahead        time.Duration         // of the clock, before the steady one
 	snapshots    []*container
+	nameless     []nameless
 	pending      int
 	unattributed uint64
 	lost         map[string]loss // that no container is known for
@@ -138,10 +139,15 @@ func (c *Collector) Run(ctx context.Context) error {
 	group.Go(func() error { return c.rounds(ctx) })
 	group.Go(func() error { return c.interpreters(ctx) })
 	group.Go(func() error {
+		c.nameOften(ctx)
+		return nil
+	})
+	group.Go(func() error {
 		c.saveOften(ctx)
 		return nil
 	})
 	err := group.Wait()
+	c.release(true)
 	if keepErr := c.save(true); err == nil {
 		err = keepErr
 	}
@@ -158,7 +164,6 @@ func (c *Collector) rounds(ctx context.Context) error {
 	defer count.Stop()
 	for {
 		c.problem("scan processes", c.scan())
-		c.problem("read losses", c.takeLosses())
 		select {
 		case <-ctx.Done():
 			return nil
@@ -166,6 +171,20 @@ func (c *Collector) rounds(ctx context.Context) error {
 		case <-c.pods.changed:
 		case <-count.C:
 			c.problem("refresh counts", c.refresh())
+		}
+	}
+}
+
+// nameOften states the connections that have waited for a name, until the context ends.
+func (c *Collector) nameOften(ctx context.Context) {
+	ticker := time.NewTicker(namelessEvery)
+	defer ticker.Stop()
+	for {
+		c.release(false)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
 		}
 	}
 }

@@ -22,8 +22,9 @@ type container struct {
 	lost    map[string]uint64
 	lostAt  map[string]behavior.Span
 	linkers linkers
+	mounts  mounts
+	names   names
 	revisions
-	mounts mounts
 
 	held       []string  // capabilities of its processes when it was found running
 	restarts   int       // containers of its name in its pod that were observed before it

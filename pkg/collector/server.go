@@ -45,6 +45,7 @@ func (s *server) Status(context.Context, *wirepb.StatusRequest) (*wirepb.StatusR
 // Pull implements wirepb.CollectorServer.
 func (s *server) Pull(request *wirepb.PullRequest, stream grpc.ServerStreamingServer[wirepb.Batch]) error {
 	c := s.collector
+	c.release(false)
 	c.problem("refresh counts", c.refresh())
 	since := request.GetSince()
 	if request.GetEpoch() != c.options.Epoch {
