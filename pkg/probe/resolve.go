@@ -102,6 +102,9 @@ func (r *resolver) resolve(record *Record) {
 		return
 	}
 	record.Unresolved = true
+	if record.Fact.Runtime {
+		return // it prepares a container and is gone; nobody learns from it
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.unresolved[given.mountNS]
