@@ -120,6 +120,7 @@ func (o *discoverOptions) run(ctx context.Context) error {
 // conclude shows a plan and carries it out, unless it is a dry run.
 func (a *app) conclude(ctx context.Context, s *setup, f *folder, plan rollout.Plan, again func(overlay.Tree) (rollout.Plan, error), output *outputFlag) error {
 	result := report(s.namespace, plan)
+	result.Observation = s.observed
 	if output.data() {
 		result.Diff = plan.Diff(f.tree, nil)
 	} else if err := a.show(plan, output.format == "wide"); err != nil {
@@ -153,13 +154,15 @@ func (a *app) conclude(ctx context.Context, s *setup, f *folder, plan rollout.Pl
 
 // outcome is a plan in the form that programs read.
 type outcome struct {
-	Namespace string            `json:"namespace"`
-	Revision  string            `json:"revision,omitempty"` // of the commit; empty when none was made
-	Files     []string          `json:"files,omitempty"`
-	Workloads []outcomeWorkload `json:"workloads"`
-	Reasons   []string          `json:"reasons,omitempty"`
-	Notes     []string          `json:"notes,omitempty"`
-	Diff      string            `json:"diff,omitempty"`
+	Namespace string   `json:"namespace"`
+	Revision  string   `json:"revision,omitempty"` // of the commit; empty when none was made
+	Files     []string `json:"files,omitempty"`
+	// Observation is what was decided by; none for a plan that needed none.
+	Observation *observation      `json:"observation,omitempty"`
+	Workloads   []outcomeWorkload `json:"workloads"`
+	Reasons     []string          `json:"reasons,omitempty"`
+	Notes       []string          `json:"notes,omitempty"`
+	Diff        string            `json:"diff,omitempty"`
 }
 
 type outcomeWorkload struct {

@@ -184,6 +184,7 @@ func (a *app) observe(ctx context.Context, s *setup) (profiles behavior.Profiles
 	if watch.Quiet > 0 {
 		s.progress.say("%s", endLine(ended, watch))
 	}
+	s.observed = observed(ended, s.restarted)
 	s.progress.say("pulling what was observed")
 	result, err := source.Pull(ctx)
 	if err != nil {
@@ -273,6 +274,38 @@ func progressLine(p cluster.Progress, quiet time.Duration) string {
 		text += ", no answer from " + strings.Join(silent, ", ")
 	}
 	return text + fmt.Sprintf(", %d lost", p.Lost)
+}
+
+// observation is how an observation went, in the form that programs read.
+type observation struct {
+	Seconds int    `json:"seconds"` // without a restart before it
+	Ended   string `json:"ended"`   // by what: time, or quiet when nothing new came for as long as was asked
+	// QuietSeconds passed between the last new fact and the end, Last did it.
+	QuietSeconds int             `json:"quietSeconds"`
+	Last         string          `json:"lastNew,omitempty"` // workload and container
+	Restarted    []restartReport `json:"restarted,omitempty"`
+}
+
+// restartReport is what became of a workload that was restarted.
+type restartReport struct {
+	Workload string   `json:"workload"`
+	Done     bool     `json:"done"`
+	Waits    string   `json:"waitsFor,omitempty"`
+	NotReady []string `json:"notReady,omitempty"` // pods, with why
+}
+
+func observed(e cluster.Ended, restarted []cluster.RolloutState) *observation {
+	o := &observation{Seconds: int(e.Took.Round(time.Second) / time.Second), Ended: "time", QuietSeconds: int(e.Silence / time.Second)}
+	if e.Quiet {
+		o.Ended = "quiet"
+	}
+	if e.Last.Workload.Name != "" {
+		o.Last = e.Last.Workload.String() + "/" + e.Last.Container
+	}
+	for _, r := range restarted {
+		o.Restarted = append(o.Restarted, restartReport{r.Workload.String(), r.Done, r.Waits, r.NotReady})
+	}
+	return o
 }
 
 // endLine says what ended an observation that was to last until nothing new came.

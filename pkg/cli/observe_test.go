@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -56,5 +57,19 @@ func TestTheEndOfAnObservationSaysWhatEndedIt(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", text, c.want)
 			}
 		})
+	}
+}
+
+func TestProgramsReadHowAnObservationWent(t *testing.T) {
+	web := behavior.Workload{Namespace: "shop", Kind: "Deployment", Name: "web"}
+	got := observed(cluster.Ended{Quiet: true, Took: 26300 * time.Millisecond, Silence: 20 * time.Second, Last: behavior.Subject{Workload: web, Container: "app"}},
+		[]cluster.RolloutState{{Rollout: cluster.Rollout{Workload: web}, Failed: true, Waits: "1 of 2 new pods to be ready", NotReady: []string{"web-2: ErrImagePull"}}})
+	data, err := json.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"seconds":26,"ended":"quiet","quietSeconds":20,"lastNew":"deployment/web/app","restarted":[{"workload":"deployment/web","done":false,"waitsFor":"1 of 2 new pods to be ready","notReady":["web-2: ErrImagePull"]}]}`
+	if string(data) != want {
+		t.Errorf("got  %s\nwant %s", data, want)
 	}
 }

@@ -110,7 +110,7 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 	}
 	var notYet *rollout.NotYetError
 	if errors.As(err, &notYet) {
-		return o.notYet(notYet)
+		return o.notYet(s, notYet)
 	}
 	return f.blame(err)
 }
@@ -136,6 +136,8 @@ type refusal struct {
 	Promoted   bool               `json:"promoted"`
 	Violations []refusalViolation `json:"violations"`
 	Reasons    []string           `json:"reasons"`
+	// Observation is what was decided by.
+	Observation *observation `json:"observation,omitempty"`
 }
 
 type refusalViolation struct {
@@ -151,8 +153,8 @@ type refusalViolation struct {
 }
 
 // notYet shows what stands in the way, and ends with its exit code.
-func (o *promoteOptions) notYet(e *rollout.NotYetError) error {
-	r := refusal{Namespace: e.Namespace, To: e.To, Violations: []refusalViolation{}, Reasons: e.Reasons}
+func (o *promoteOptions) notYet(s *setup, e *rollout.NotYetError) error {
+	r := refusal{Observation: s.observed, Namespace: e.Namespace, To: e.To, Violations: []refusalViolation{}, Reasons: e.Reasons}
 	for _, v := range e.Violations {
 		r.Violations = append(r.Violations, refusalViolation{
 			v.Subject.Workload.String(), v.Subject.Container, v.Fact.String(), v.Evidence.Count(), len(v.Evidence.Pods),

@@ -82,6 +82,7 @@ func (f *restartFlags) plan(ctx context.Context, s *setup, source *cluster.Sourc
 		if err != nil {
 			return err
 		}
+		s.restarted = states
 		done := 0
 		for _, r := range states {
 			if r.Done {

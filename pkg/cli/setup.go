@@ -17,6 +17,7 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/rollout"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/source/cluster"
 )
 
 // decisionFlags are the flags of every command that makes a plan.
@@ -47,6 +48,8 @@ type setup struct {
 	dryRun    bool
 	restart   *restartFlags // nil when nothing is to be restarted
 	entered   bool          // what entered containers from outside counts as new
+	restarted []cluster.RolloutState
+	observed  *observation // nil before anything was observed
 	app       *app
 }
 

@@ -221,6 +221,7 @@ func (p *picture) watch(ctx context.Context, api dynamic.Interface, k kind, vers
 		return fmt.Errorf("watch %s: %w", k.resource.Resource, err)
 	}
 	defer w.Stop()
+	defer context.AfterFunc(ctx, w.Stop)() // not every client ends it with the context
 	for event := range w.ResultChan() {
 		u, ok := event.Object.(*unstructured.Unstructured)
 		if !ok {
