@@ -14,6 +14,7 @@ RUNS ?= 40
 ROUNDS ?= 10
 NODES ?= 2
 KERNELS ?=
+FAMILIES ?=
 KEEP ?=
 
 # The same settings everywhere, so that tests, builds and releases share what
@@ -112,9 +113,9 @@ e2e: setup build kubectl ## Test everything on a real cluster (Debian, root)
 	AUTOPOLICY_E2E=1 AUTOPOLICY_CLUSTER=1 $(GOTEST) . -count=1 -timeout=30m ./tests/e2e/... -- tests/cluster -count=1 -timeout=30m .
 
 .PHONY: kernel-test
-kernel-test: ## Find the planted facts on Debian's kernels in QEMU and on this one (Debian, root); KERNELS="6.12 host"
+kernel-test: ## Find the planted facts on Debian's kernels in QEMU and on this one (Debian, root); KERNELS="6.12 host" FAMILIES="best kprobe"
 	@tests/tools/setup kernel
-	go run ./tests/kernel -kernels "$(KERNELS)" $(if $(KEEP),-keep $(KEEP))
+	go run ./tests/kernel -kernels "$(KERNELS)" -families "$(FAMILIES)" $(if $(KEEP),-keep $(KEEP))
 
 .PHONY: image
 image: ## Write the collector's image for linux/amd64 and linux/arm64 into dist/

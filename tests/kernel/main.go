@@ -4,7 +4,7 @@
 // boots Debian's in QEMU, runs the planted workload on each under each family of
 // hooks, and on the host, and compares what was found. It needs root, and QEMU.
 //
-//	kernel [-kernels "5.10 6.12-arm64 host"] [-timeout 10m] [-keep FOLDER]
+//	kernel [-kernels "5.10 6.12-arm64 host"] [-families "best kprobe"] [-timeout 10m] [-keep FOLDER]
 //
 // Its last lines are measures: name, value, unit, bound, and ok, short or unmeasured.
 package main
@@ -50,11 +50,14 @@ type tester struct {
 	cache   string
 	keep    string // where consoles are kept; empty for nowhere
 	timeout time.Duration
+	// families of hooks that are asked for, in probe.Options' words
+	families []string
 }
 
 func run(ctx context.Context, arguments []string, out io.Writer) (bool, error) {
 	flags := flag.NewFlagSet("kernel", flag.ContinueOnError)
 	wanted := flags.String("kernels", "", "which to test, separated by spaces; all when empty")
+	families := flags.String("families", "", "of hooks, separated by spaces; best and each one when empty")
 	timeout := flags.Duration("timeout", 15*time.Minute, "for one kernel")
 	keep := flags.String("keep", "", "folder to keep what the consoles showed")
 	if err := flags.Parse(arguments); err != nil {
@@ -73,6 +76,9 @@ func run(ctx context.Context, arguments []string, out io.Writer) (bool, error) {
 	}
 	defer os.RemoveAll(work)
 	t := tester{out: out, work: work, cache: filepath.Join(cache, "autopolicy-kernels"), keep: *keep, timeout: *timeout}
+	if t.families, err = chooseFamilies(strings.Fields(*families)); err != nil {
+		return false, err
+	}
 	kernels, host, err := choose(strings.Fields(*wanted))
 	if err != nil {
 		return false, err
@@ -108,6 +114,22 @@ func choose(names []string) (list []vm.Kernel, host bool, err error) {
 		}
 	}
 	return list, host, nil
+}
+
+// chooseFamilies turns names of families into what a probe is asked for.
+func chooseFamilies(names []string) ([]string, error) {
+	if len(names) == 0 {
+		return append([]string{""}, probe.Families()...), nil
+	}
+	for i, name := range names {
+		switch {
+		case name == "best":
+			names[i] = ""
+		case !slices.Contains(probe.Families(), name):
+			return nil, fmt.Errorf("no family %q: there are best and %v", name, probe.Families())
+		}
+	}
+	return names, nil
 }
 
 // outcome is what one kernel came to.
@@ -158,7 +180,7 @@ func (t tester) host(ctx context.Context) outcome {
 		o.runs = append(o.runs, runs...)
 		return err
 	}
-	for _, family := range append([]string{""}, probe.Families()...) {
+	for _, family := range t.families {
 		o.err = errors.Join(o.err, guest("observe", filepath.Dir(programs["init"]), family))
 	}
 	for _, what := range []string{"btf", "capability", "user"} {
@@ -188,7 +210,11 @@ func (t tester) emulated(ctx context.Context, k vm.Kernel) outcome {
 	fmt.Fprintf(t.out, "%s: booting\n", k)
 	began := time.Now()
 	var console strings.Builder
-	o.err = vm.Machine{Arch: k.Arch, Image: image, Initial: initial, Timeout: t.timeout}.Boot(ctx, &console)
+	machine := vm.Machine{
+		Arch: k.Arch, Image: image, Initial: initial, Timeout: t.timeout,
+		Words: "planted.families=" + strings.Join(t.families, ","),
+	}
+	o.err = machine.Boot(ctx, &console)
 	fmt.Fprintf(t.out, "%s: ended after %s\n", k, time.Since(began).Round(time.Second))
 	runs, err := verdict.Read(strings.NewReader(console.String()))
 	o.runs, o.err = runs, errors.Join(o.err, err)
