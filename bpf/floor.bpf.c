@@ -116,6 +116,12 @@ static __always_inline enum outcome socketcall(struct pt_regs *regs, __u64 *fd)
 	case SOCKETCALL_ACCEPT:
 	case SOCKETCALL_ACCEPT4:
 		return OUTCOME_ACCEPT;
+	case SOCKETCALL_SENDTO:
+		sent_by_array(second_argument(regs, true), false);
+		return OUTCOME_NONE;
+	case SOCKETCALL_SENDMSG:
+		sent_by_array(second_argument(regs, true), true);
+		return OUTCOME_NONE;
 	}
 	bpf_probe_read_user(arguments, sizeof(__u32), (void *)second_argument(regs, true));
 	*fd = arguments[0];

@@ -521,4 +521,17 @@ static __always_inline void sent_message(__u64 message, bool compat)
 	sent_to(address, length);
 }
 
+/* sendto and sendmsg by way of socketcall(2), whose arguments are in an array. */
+__noinline int sent_by_array(__u64 array, __u32 is_message)
+{
+	__u32 arguments[6] = {};
+
+	bpf_probe_read_user(arguments, sizeof(arguments), (void *)array);
+	if (is_message)
+		sent_message(arguments[1], true);
+	else
+		sent_to(arguments[4], arguments[5]);
+	return 0;
+}
+
 #endif

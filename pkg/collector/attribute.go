@@ -291,6 +291,9 @@ func (c *Collector) keep(n *namespace, r Record) {
 		k.lose("path longer than the probe can follow", 1, r.Time, r.Time)
 		return
 	}
+	if r.Unresolved {
+		return // the probe counts it: half a name is no path either
+	}
 	if err := r.Fact.Validate(); err != nil {
 		k.lose("malformed record", 1, r.Time, r.Time)
 		return

@@ -235,6 +235,15 @@ func TestACutPathIsALossAndNoFact(t *testing.T) {
 	}
 }
 
+func TestANameThatWasNotResolvedIsNoFact(t *testing.T) {
+	b := newBench(t, DefaultLimits())
+	b.pod("web-1", uidA, b.clock, [2]string{"web", idA})
+	b.procs.process("100", 77, cgroupOf(uidA, idA))
+	b.record(Record{MountNS: 77, PID: 100, ID: 1, Time: b.clock, Fact: reads("unresolved:/tmp/x"), Unresolved: true})
+	b.record(Record{MountNS: 77, PID: 100, ID: 2, Time: b.clock, Fact: reads("/tmp/x")})
+	b.want(idA, reads("/tmp/x"))
+}
+
 func TestTheStartIsClaimedOnlyWhenItWasSeen(t *testing.T) {
 	for name, c := range map[string]struct {
 		started time.Duration

@@ -253,12 +253,37 @@ func random(r *rand.Rand, n int) []behavior.Fact {
 			f = behavior.Fact{Kind: behavior.Syscall, Name: one([]string{"read", "write", "sys_999"}), Arch: one([]string{"amd64", "386"})}
 		default:
 			f.Kind, f.Path, f.Access = behavior.File, one(dirs)+name(), behavior.Access(1+r.IntN(7))
+			if operations := behavior.Operations(); r.IntN(2) == 0 {
+				f.Operation, f.Deleted = operations[r.IntN(len(operations))], r.IntN(8) == 0
+			}
 			f.Operation, f.Deleted = behavior.Operation(one([]string{"", "unlink", "chmod"})), r.IntN(9) == 0
 		}
 		f.Origin = behavior.Origin(one([]string{"", "", "", "probe", "exec"}))
 		facts = append(facts, f)
 	}
 	return facts
+}
+
+func TestAnOperationNeedsWhatItsAccessSays(t *testing.T) {
+	fact := func(o behavior.Operation, path string, a behavior.Access) behavior.Fact {
+		return behavior.Fact{Kind: behavior.File, Exe: "/a", Path: path, Access: a, Operation: o}
+	}
+	set, err := learn.Rules([]behavior.Profile{profile("web",
+		fact(behavior.OpUnlink, "/tmp/x", behavior.Write), fact(behavior.OpExecMap, "/lib/l.so", behavior.Read))}, learn.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for f, want := range map[behavior.Fact]bool{
+		fact("", "/tmp/x", behavior.Write):                   true,
+		fact(behavior.OpTruncate, "/tmp/x", behavior.Write):  true,
+		fact("", "/tmp/x", behavior.Read):                    false,
+		fact("", "/lib/l.so", behavior.Read):                 true,
+		fact(behavior.OpUnlink, "/lib/l.so", behavior.Write): false,
+	} {
+		if set.Allows("web", f) != want {
+			t.Errorf("%s: allowed is %t in %q", f, !want, describe(set.Rules))
+		}
+	}
 }
 
 // learnt tells whether a fact is one that Rules makes a rule of.

@@ -13,13 +13,16 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 )
 
-// program386 is a 32-bit executable that opens /etc/config and listens on a TCP
-// socket through socketcall(2), by int 0x80.
+// program386 is a 32-bit executable that opens /etc/config, listens on a TCP socket
+// through socketcall(2), makes the directory /etc/d, changes the mode of /etc/other
+// and maps /etc/config to execute it by the first mmap, all by int 0x80.
 func program386() []byte {
 	const base, headers = 0x08048000, 52 + 32
 	data := []byte("/etc/config\x00" +
 		"\x02\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00" + // AF_INET, SOCK_STREAM, 0
-		"\x00\x00\x00\x00\x01\x00\x00\x00") // descriptor, backlog
+		"\x00\x00\x00\x00\x01\x00\x00\x00" + // descriptor, backlog
+		"/etc/d\x00" + "/etc/other\x00" +
+		"\x00\x00\x00\x00\x00\x10\x00\x00\x05\x00\x00\x00\x02\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00") // 4096 bytes, r-x, private, descriptor 3
 	code := func(path, socket, listen uint32) []byte {
 		var b []byte
 		op := func(bytes string, operand ...uint32) {
@@ -34,11 +37,14 @@ func program386() []byte {
 			op("\xb9", ecx)    // mov ecx
 			op("\xcd\x80")     // int 0x80
 		}
-		call(5, path, 0)     // open
-		call(102, 1, socket) // socketcall: socket
-		op("\xa3", listen)   // mov [listen], eax
-		call(102, 4, listen) // socketcall: listen
-		call(1, 0, 0)        // exit
+		call(5, path, 0)           // open
+		call(102, 1, socket)       // socketcall: socket
+		op("\xa3", listen)         // mov [listen], eax
+		call(102, 4, listen)       // socketcall: listen
+		call(39, listen+8, 0o755)  // mkdir
+		call(15, listen+15, 0o600) // chmod
+		call(90, listen+26, 0)     // mmap
+		call(1, 0, 0)              // exit
 		return b
 	}
 	start := uint32(base + headers + len(code(0, 0, 0)))
@@ -78,6 +84,14 @@ func TestProgramOf32BitsIsObserved(t *testing.T) {
 	c.run(t)
 	r.stop()
 	wantFact(t, r.all(), behavior.Fact{Kind: behavior.File, Exe: "/bin/old", Path: "/etc/config", Access: behavior.Read})
+	for path, operation := range map[string]behavior.Operation{"/etc/d": behavior.OpMkdir, "/etc/other": behavior.OpChmod} {
+		if !slices.ContainsFunc(r.all(), func(r Record) bool {
+			return r.Fact.Operation == operation && (r.Fact.Path == path || r.Fact.Path == "unresolved:"+path)
+		}) {
+			t.Errorf("no %s of %s was recorded", operation, path)
+		}
+	}
+	wantFact(t, r.all(), behavior.Fact{Kind: behavior.File, Exe: "/bin/old", Path: "/etc/config", Operation: behavior.OpExecMap, Access: behavior.Read})
 	if !slices.ContainsFunc(r.all(), func(r Record) bool {
 		return r.Fact.Exe == "/bin/old" && r.Fact.Direction == behavior.Listen && r.Fact.Protocol == "tcp"
 	}) {
@@ -88,7 +102,7 @@ func TestProgramOf32BitsIsObserved(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, set := range all[c.mntns] {
-		if set.Arch == "386" && slices.Equal(set.Names, []string{"exit", "open", "socketcall"}) {
+		if set.Arch == "386" && slices.Equal(set.Names, []string{"exit", "open", "chmod", "mkdir", "mmap", "socketcall"}) {
 			return
 		}
 	}

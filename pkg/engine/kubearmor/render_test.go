@@ -137,6 +137,9 @@ func random(rnd *rand.Rand, n int) []behavior.Fact {
 			}
 		default:
 			f.Kind, f.Path, f.Access = behavior.File, path(), behavior.Access(1+rnd.IntN(7))
+			if operations := behavior.Operations(); rnd.IntN(2) == 0 {
+				f.Operation, f.Deleted = operations[rnd.IntN(len(operations))], rnd.IntN(8) == 0
+			}
 		}
 		facts = append(facts, f)
 	}
@@ -193,6 +196,26 @@ func TestEveryFactIsAllowedOrNoted(t *testing.T) {
 	t.Logf("%d facts allowed, %d noted, %d containers over the key budget", allowed, excused, tight)
 	if allowed < 1000 || excused == 0 || tight == 0 {
 		t.Error("the facts do not try enough")
+	}
+}
+
+func TestEveryOperationIsAllowedByWhatWasLearnedOfIt(t *testing.T) {
+	for _, o := range behavior.Operations() {
+		access := behavior.Write
+		if o == behavior.OpExecMap {
+			access = behavior.Read
+		}
+		f := behavior.Fact{Kind: behavior.File, Exe: "/app", Path: "/srv/x", Access: access, Operation: o}
+		rendered := render(t, learnt(t, profile("web", f)))
+		j := parse(t, namespace("block")+string(rendered.Base))
+		if v := j.Judge(web, f); v.Decision != engine.Allowed {
+			t.Errorf("%s: %s (%s)", f, v.Decision, v.Reason)
+		}
+		other := f
+		other.Path = "/srv/y"
+		if v := j.Judge(web, other); v.Decision != engine.Denied {
+			t.Errorf("%s: %s (%s)", other, v.Decision, v.Reason)
+		}
 	}
 }
 
