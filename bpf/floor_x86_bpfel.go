@@ -311,6 +311,14 @@ const (
 	FloorOutcomeOUTCOMES            FloorOutcome = 43
 )
 
+type FloorOwner struct {
+	_     structs.HostLayout
+	Who   FloorIntroductionKey
+	Actor uint64
+	State uint32
+	Pid   uint32
+}
+
 type FloorParcel struct {
 	_      structs.HostLayout
 	Key    FloorFileKey
@@ -457,6 +465,7 @@ type FloorScratch struct {
 	Issued       uint64
 	Used         uint64
 	Mntns        uint64
+	Subject      uint64
 	OwnNamespace uint64
 	Dentry       uint64
 	Mount        uint64
@@ -553,6 +562,7 @@ const (
 	FloorMapSettings          = "settings"
 	FloorMapSockets           = "sockets"
 	FloorMapUses              = "uses"
+	FloorProgNoteBefore       = "note_before"
 	FloorProgNoteCapability   = "note_capability"
 	FloorProgNoteCompletion   = "note_completion"
 	FloorProgNoteCompletion60 = "note_completion_6_0"
@@ -619,6 +629,7 @@ type FloorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorProgramSpecs struct {
+	NoteBefore       *ebpf.ProgramSpec `ebpf:"note_before"`
 	NoteCapability   *ebpf.ProgramSpec `ebpf:"note_capability"`
 	NoteCompletion   *ebpf.ProgramSpec `ebpf:"note_completion"`
 	NoteCompletion60 *ebpf.ProgramSpec `ebpf:"note_completion_6_0"`
@@ -780,6 +791,7 @@ type FloorVariables struct {
 //
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorPrograms struct {
+	NoteBefore       *ebpf.Program `ebpf:"note_before"`
 	NoteCapability   *ebpf.Program `ebpf:"note_capability"`
 	NoteCompletion   *ebpf.Program `ebpf:"note_completion"`
 	NoteCompletion60 *ebpf.Program `ebpf:"note_completion_6_0"`
@@ -802,6 +814,7 @@ type FloorPrograms struct {
 
 func (p *FloorPrograms) Close() error {
 	return _FloorClose(
+		p.NoteBefore,
 		p.NoteCapability,
 		p.NoteCompletion,
 		p.NoteCompletion60,

@@ -151,6 +151,7 @@ static __always_inline struct scratch *begin(__u32 slot, enum kind kind, __u64 m
 	__builtin_memset(&s->record, 0, sizeof(s->record));
 	s->used = 0;
 	s->mntns = mntns;
+	s->subject = 0;
 	s->record.id = ((__u64)kind << 56) | ((__u64)slot << 54) | (cpu << 40) | (s->issued & 0xffffffffff);
 	s->record.time = bpf_ktime_get_boot_ns();
 	s->record.kind = kind;

@@ -341,6 +341,7 @@ struct pt_regs {
 
 enum bpf_func_id {
 	BPF_FUNC_get_current_task_btf = 158,
+	BPF_FUNC_for_each_map_elem = 164,
 	BPF_FUNC_task_pt_regs = 175,
 	BPF_FUNC_find_vma = 180,
 	BPF_FUNC_loop = 181,

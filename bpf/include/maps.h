@@ -242,6 +242,7 @@ struct scratch {
 	__u64 issued;
 	__u64 used; /* bytes of data */
 	__u64 mntns;
+	__u64 subject; /* the task that the record is about; 0: the current one */
 	/* The state of a walk up a path: kept here, the verifier need not follow it. */
 	__u64 own_namespace;
 	__u64 dentry;

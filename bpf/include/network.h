@@ -52,6 +52,42 @@ int note_made(struct bpf_sock *ctx)
 	return 1;
 }
 
+/*
+ * Whose the sockets are that were there before: pkg/probe reads the iterator once.
+ * Until 5.13 it cannot have the kernel number a socket that nobody asked about; of
+ * such a one it is known when its process next sends.
+ */
+SEC("iter/task_file")
+int note_before(__u64 *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx[1];
+	struct file *file = (struct file *)ctx[3];
+	struct socket *socket;
+	struct sock *sk;
+	__u64 cookie;
+	__u16 family;
+
+	if (!task || !file)
+		return 0;
+	sk = sock_of(file);
+	family = sk ? BPF_CORE_READ(sk, __sk_common.skc_family) : 0;
+	if (family != AF_INET && family != AF_INET6)
+		return 0;
+	if (BPF_CORE_READ(sk, sk_type) == SOCK_STREAM && !capture_of(bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport))))
+		return 0;
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_for_each_map_elem)) {
+		socket = bpf_sock_from_file(file);
+		if (!socket)
+			return 0;
+		cookie = bpf_get_socket_cookie(socket->sk);
+	} else {
+		cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	}
+	if (cookie)
+		own_as(SLOT_HOOK, cookie, task, BPF_NOEXIST);
+	return 0;
+}
+
 static __always_inline int packet(struct __sk_buff *ctx, enum direction direction)
 {
 	struct bpf_sock *socket = ctx->sk;

@@ -31,23 +31,28 @@ static __always_inline __u64 introduce(__u32 slot, struct actor *a, struct intro
 	return bpf_map_lookup_elem(&introductions, key) ? id : 0;
 }
 
-/* Notes that the current task uses the socket. A function of its own to the verifier. */
-__noinline int own(__u32 slot, __u64 cookie)
+static __always_inline void own_as(__u32 slot, __u64 cookie, struct task_struct *task, __u64 flags)
 {
 	struct owner owner = {.state = OWNER_NONE};
-	struct actor a = {};
+	struct actor a = {.task = task};
 
-	if (act(&a)) {
+	if (act_for(&a, task)) {
 		owner.who.mntns = a.mntns;
 		owner.who.flags = a.flags;
 		owner.who.exe = a.id;
 		owner.actor = introduce(slot, &a, &owner.who);
 		if (!owner.actor)
-			return 0;
+			return;
 		owner.state = OWNER_KNOWN;
-		owner.pid = BPF_CORE_READ(current_task(), tgid);
+		owner.pid = BPF_CORE_READ(task, tgid);
 	}
-	bpf_map_update_elem(&owners, &cookie, &owner, 0);
+	bpf_map_update_elem(&owners, &cookie, &owner, flags);
+}
+
+/* Notes that the current task uses the socket. A function of its own to the verifier. */
+__noinline int own(__u32 slot, __u64 cookie)
+{
+	own_as(slot, cookie, current_task(), 0);
 	return 0;
 }
 
@@ -83,6 +88,13 @@ static __always_inline struct owner *owner_of(__u32 slot, __u64 cookie, struct s
 		disown(cookie, OWNER_UNKNOWN);
 	}
 	return owner && owner->state == OWNER_KNOWN ? owner : NULL;
+}
+
+static __always_inline bool is_unknown(__u64 cookie)
+{
+	struct owner *owner = bpf_map_lookup_elem(&owners, &cookie);
+
+	return owner && owner->state == OWNER_UNKNOWN;
 }
 
 #endif

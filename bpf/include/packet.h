@@ -159,8 +159,13 @@ static __always_inline void datagram(struct __sk_buff *ctx, struct bpf_sock *soc
 		return; /* a reply, or nothing new */
 	sk = full_sock(socket);
 	owner = owner_of(SLOT_CGROUP, key.cookie, sk, out && !flow);
-	if (!owner || (!flow && !out && !is_unasked(ctx, sk, &p)))
+	if (!flow && !out && !is_unasked(ctx, sk, &p))
 		return;
+	if (!owner) {
+		if (!flow && !out && is_unknown(key.cookie))
+			begin_flow(&p, &key, direction); /* else the answer would speak first */
+		return;
+	}
 	if (!flow) {
 		begin_flow(&p, &key, direction);
 		if (out && p.peer.protocol == IPPROTO_UDP)

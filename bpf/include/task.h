@@ -6,6 +6,7 @@
 #include "path.h"
 
 struct actor {
+	struct task_struct *task; /* NULL: the current one */
 	struct mnt_namespace *ns;
 	struct file *exe;
 	struct actor_id id;
@@ -145,10 +146,9 @@ static __always_inline bool act_as(struct actor *a, struct mnt_namespace *ns, __
 	return true;
 }
 
-/* Fills a for the current task; false when it is of no interest. */
-static __always_inline bool act(struct actor *a)
+/* Fills a for a task; false when it is of no interest. */
+static __always_inline bool act_for(struct actor *a, struct task_struct *task)
 {
-	struct task_struct *task = current_task();
 	struct mnt_namespace *ns = BPF_CORE_READ(task, nsproxy, mnt_ns);
 	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
 
@@ -156,6 +156,11 @@ static __always_inline bool act(struct actor *a)
 		return false;
 	identify(exe, &a->id.file);
 	return true;
+}
+
+static __always_inline bool act(struct actor *a)
+{
+	return act_for(a, current_task());
 }
 
 /*
@@ -210,20 +215,28 @@ static __always_inline void append_cgroup(struct scratch *s, struct cgroup *cgro
 	}
 }
 
+/* The task that the record of a scratch is about. */
+static __always_inline struct task_struct *subject_of(struct scratch *s)
+{
+	return s->subject ? (struct task_struct *)s->subject : current_task();
+}
+
 /*
- * Appends the cgroups' names of the current task: of the default hierarchy, then
+ * Appends the cgroups' names of the record's task: of the default hierarchy, then
  * of a version 1 hierarchy that runtimes use, each from leaf to root.
  */
 __noinline int append_cgroups(__u32 slot)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
-	struct css_set *css_set = BPF_CORE_READ(current_task(), cgroups);
-	struct cgroup *unified = BPF_CORE_READ(css_set, dfl_cgrp), *v1;
 	struct cgroup_subsys_state *css = NULL;
 	__u64 offset = bpf_core_field_offset(struct css_set, subsys);
+	struct cgroup *unified, *v1;
+	struct css_set *css_set;
 
 	if (!s)
 		return 0;
+	css_set = BPF_CORE_READ(subject_of(s), cgroups);
+	unified = BPF_CORE_READ(css_set, dfl_cgrp);
 	append_cgroup(s, unified);
 	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
 		offset += 8 * bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
@@ -239,18 +252,23 @@ __noinline int append_cgroups(__u32 slot)
 }
 
 /*
- * The executable of the current task's parent, NULL when that is outside of the
- * namespace own, or the container's runtime.
+ * The executable of a task's parent, NULL when that is outside of the namespace
+ * own, or the container's runtime.
  */
-static __always_inline struct file *parent_exe(struct mnt_namespace *own, __u64 mntns)
+static __always_inline struct file *parent_exe_of(struct task_struct *task, struct mnt_namespace *own, __u64 mntns)
 {
-	struct task_struct *parent = BPF_CORE_READ(current_task(), real_parent);
+	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
 	struct file *exe;
 
 	if (BPF_CORE_READ(parent, nsproxy, mnt_ns) != own)
 		return NULL;
 	exe = BPF_CORE_READ(parent, mm, exe_file);
 	return exe && !is_runtime(exe, own, mntns) ? exe : NULL;
+}
+
+static __always_inline struct file *parent_exe(struct mnt_namespace *own, __u64 mntns)
+{
+	return parent_exe_of(current_task(), own, mntns);
 }
 
 /*
@@ -265,7 +283,7 @@ static __always_inline void describe_as(struct scratch *s, __u32 slot, enum kind
 	s->record.mntns = a->mntns;
 	s->record.flags = a->flags;
 	s->record.session = a->id.session;
-	s->record.pid = BPF_CORE_READ(current_task(), tgid);
+	s->record.pid = BPF_CORE_READ(subject_of(s), tgid);
 	append_cgroups(slot);
 	s->record.cgroups_len = s->used - before;
 	if (a->flags & RECORD_RUNTIME)
@@ -280,7 +298,8 @@ static __always_inline void describe_as(struct scratch *s, __u32 slot, enum kind
 
 static __always_inline void describe(struct scratch *s, __u32 slot, enum kind kind, struct actor *a)
 {
-	describe_as(s, slot, kind, a, parent_exe(a->ns, a->mntns));
+	s->subject = (__u64)a->task;
+	describe_as(s, slot, kind, a, parent_exe_of(subject_of(s), a->ns, a->mntns));
 }
 
 static __always_inline void describe_path(struct scratch *s, __u32 slot, enum kind kind, struct file *file,

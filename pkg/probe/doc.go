@@ -62,10 +62,11 @@
 // # What is not seen
 //
 // On the network: the second and later connections of one accept through io_uring,
-// peers of packet sockets, sockets that the host made and handed in, TCP to DNS
-// servers on connections from before the probe, DNS on other ports than 53 (but where
-// a CNI's programs translate it to) or encrypted, and, before Linux 6.17, addresses
-// before translation by programs that were there first.
+// peers of packet sockets, sockets that the host made and handed in, UDP
+// sockets from before the probe that have sent nothing yet (before Linux 5.13; they
+// count as lost), DNS on other ports than 53 (but where a CNI's programs translate it
+// to) or encrypted, and, before Linux 6.17, addresses before translation by programs
+// that were there first.
 //
 // Of files: what a kernel before 6.0 does through io_uring (Features tells), opens
 // into a ring's own table (they count as lost), a ring's messages to paths of Unix

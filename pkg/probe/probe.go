@@ -280,8 +280,31 @@ func (p *Probe) attach(o Options) error {
 			root = fmt.Sprintf("/proc/self/fd/%d", mount.Fd())
 		}
 	}
-	attachTypes := cgroupAttach()
+	first, last := map[string]*ebpf.Program{}, map[string]*ebpf.Program{}
 	for name, program := range p.collection.Programs {
+		switch name {
+		case "note_before":
+		case "note_egress", "note_ingress":
+			last[name] = program
+		default:
+			first[name] = program
+		}
+	}
+	// Packets come last: by then it is known whose the sockets are.
+	if err := p.attachAll(first, root, reason); err != nil {
+		return err
+	}
+	if err := p.before(); err != nil {
+		return fmt.Errorf("find whose the sockets are: %w", err)
+	}
+	return p.attachAll(last, root, reason)
+}
+
+// attachAll attaches programs, those on control groups below root. Where there is
+// none, reason says why, and they are missing.
+func (p *Probe) attachAll(programs map[string]*ebpf.Program, root, reason string) error {
+	attachTypes := cgroupAttach()
+	for name, program := range programs {
 		attachType, isCgroup := attachTypes[name]
 		if isCgroup && root == "" {
 			p.features.Missing[name] = reason
@@ -300,6 +323,22 @@ func (p *Probe) attach(o Options) error {
 		p.links = append(p.links, l)
 	}
 	return nil
+}
+
+// before has the kernel walk over all open files once, for the sockets among them.
+func (p *Probe) before() error {
+	walk, err := link.AttachIter(link.IterOptions{Program: p.collection.Programs["note_before"]})
+	if err != nil {
+		return err
+	}
+	defer walk.Close()
+	r, err := walk.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(io.Discard, r)
+	return err
 }
 
 // Gaps say in words what cannot be seen for what is missing, sorted.
