@@ -71,8 +71,8 @@ func TestOneContainersFloodLeavesRoomInTheMapsForOthers(t *testing.T) {
 }
 
 func TestOneContainersFloodLeavesRoomInTheRingForOthers(t *testing.T) {
-	p := requireProbe(t, Options{RingBytes: 256 << 10})
-	flood := newContainer(t, "many", "/tmp", "4000", "--", "pause")
+	p := requireProbe(t, Options{RingBytes: 1 << 20})
+	flood := newContainer(t, "many", "/tmp", "12000", "--", "pause")
 	flood.resume(t) // nobody reads
 	lines, want := rareFacts()
 	quiet := newContainer(t, actions(append(lines, "pause")...)...)
