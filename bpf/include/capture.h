@@ -75,13 +75,19 @@ static __always_inline bool afford(__u64 mntns, enum kind kind, __u64 bytes)
 	return true;
 }
 
-/* A length of at least 1, at most so much: in a form that the verifier follows. */
-static __always_inline __u32 bounded(__u32 length, __u32 most)
+/*
+ * A length of at least 1, at most so much. In assembly, so that the register that is
+ * compared is the one that is used: verifiers before 6.13 follow no other.
+ */
+static __always_inline __u32 bounded(__u64 length, const __u64 most)
 {
-	length--;
-	if (length > most - 1)
-		length = most - 1;
-	return length + 1;
+	asm volatile("if %[length] > 0 goto +1\n\t"
+		     "%[length] = 1\n\t"
+		     "if %[length] <= %[most] goto +1\n\t"
+		     "%[length] = %[most]"
+		     : [length] "+r"(length)
+		     : [most] "i"(most));
+	return length;
 }
 
 /* Where a payload is in a packet, and of which conversation. */
