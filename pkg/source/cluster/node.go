@@ -67,23 +67,6 @@ type novel struct {
 	last                      time.Time
 }
 
-// Bounds of what one collector may make the plugin hold. A node runs some 100
-// pods; a collector of ours keeps 400,000 facts at most, whose texts are some 100
-// bytes each.
-const (
-	maxNodeContainers = 20000
-	maxNodeFacts      = 1 << 20
-	maxNodeWeight     = 256 << 20
-)
-
-// Bounds of one pull. A collector sends each fact once, and each of its
-// containers with every batch that has facts of it.
-const (
-	maxPullBytes = 1 << 30
-	maxPullFacts = 2 * maxNodeFacts
-	maxPullTime  = 3 * time.Minute
-)
-
 // Tries of one pull, and the pauses between them.
 const (
 	pullTries = 5
@@ -194,12 +177,6 @@ func (n *node) settle(failure error, at time.Time) {
 	}
 }
 
-// limits bound one pull, and by weight what it may make the plugin hold.
-type limits struct {
-	bytes, facts, weight int
-	time                 time.Duration
-}
-
 func (n *node) pullOnce(ctx context.Context, namespace string) error {
 	most, epoch, since := n.most, n.epoch, n.since
 	ctx, cancel := context.WithTimeoutCause(ctx, most.time, fmt.Errorf("%w %s", errOverdue, most.time))
@@ -251,17 +228,6 @@ func (n *node) wentBack() error {
 	n.since = 0
 	n.restarts++
 	return errors.New("collector went on from an older copy of what it knew")
-}
-
-// errOverdue is a pull that took too long, however much came.
-var errOverdue = errors.New("collector did not end within")
-
-// overdue says so where it was the pull's own time that ended.
-func overdue(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); errors.Is(cause, errOverdue) {
-		return cause
-	}
-	return err
 }
 
 // take merges one batch. Only then the revision moves on, so what was not merged
