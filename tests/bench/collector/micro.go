@@ -167,20 +167,32 @@ func (l *lab) shares(ctx context.Context, c *container) (_ []hook, _ map[string]
 		if _, err := do(c, d); err != nil { // known from here on
 			return nil, nil, err
 		}
-		before, err := collector.objects.spentBy()
-		if err != nil {
-			return nil, nil, err
+		for range 5 {
+			before, err := collector.objects.spentBy()
+			if err != nil {
+				return nil, nil, err
+			}
+			if _, err := do(c, d); err != nil {
+				return nil, nil, err
+			}
+			after, err := collector.objects.spentBy()
+			if err != nil {
+				return nil, nil, err
+			}
+			shares[d.name] = least(shares[d.name], perDeed(before, after, d.n*d.batches))
 		}
-		if _, err := do(c, d); err != nil {
-			return nil, nil, err
-		}
-		after, err := collector.objects.spentBy()
-		if err != nil {
-			return nil, nil, err
-		}
-		shares[d.name] = perDeed(before, after, d.n*d.batches)
 	}
 	return hooks, shares, nil
+}
+
+// least keeps of two the lower time of each program.
+func least(a, b map[string]spent) map[string]spent {
+	for name, s := range a {
+		if t, ok := b[name]; !ok || s.time < t.time {
+			b[name] = s
+		}
+	}
+	return b
 }
 
 // perDeed gives the time that each program spent on one deed, and its runs of all.
