@@ -58,10 +58,10 @@ static __always_inline void mark_syscall(struct task_struct *task, struct namesp
 	}
 	if (ns->called[number])
 		return;
-	exe = BPF_CORE_READ(task, mm, exe_file);
+	exe = READ(task, mm, exe_file);
 	if (!exe)
 		return;
-	if (is_runtime(exe, BPF_CORE_READ(task, nsproxy, mnt_ns), mntns))
+	if (is_runtime(exe, READ(task, nsproxy, mnt_ns), mntns))
 		ns->called_by_runtime[number] = 1;
 	else
 		ns->called[number] = 1;
@@ -211,7 +211,7 @@ int note_outcome(__u64 *ctx)
 		namespace_left((__u64)file, second_argument(regs, compat));
 		return 0;
 	}
-	mount_namespace = BPF_CORE_READ(task, nsproxy, mnt_ns);
+	mount_namespace = READ(task, nsproxy, mnt_ns);
 	if (is_ignored(number_of(mount_namespace)))
 		return 0;
 	if (outcome >= OUTCOME_SENDTO) {
@@ -431,12 +431,12 @@ int note_exec(__u64 *ctx)
 	}
 	add_process(&a, parent, NULL, flags, arguments_hash);
 
-	if (BPF_CORE_READ(binprm, filename) == BPF_CORE_READ(binprm, interp))
+	if (READ(binprm, filename) == READ(binprm, interp))
 		return 0;
 	interpreter = a.exe;
 	/* binfmt_misc may hand the interpreter an open file instead of its name. */
 	if (BPF_CORE_READ_BITFIELD_PROBED(binprm, have_execfd))
-		a.exe = file_of(task, BPF_CORE_READ(binprm, execfd));
+		a.exe = file_of(task, READ(binprm, execfd));
 	else
 		a.exe = script_of(task);
 	if (!a.exe) {

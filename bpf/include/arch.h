@@ -38,7 +38,7 @@ enum {
 
 static __always_inline bool is_compat(struct task_struct *task)
 {
-	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
+	return READ(task, thread_info.status) & TS_COMPAT;
 }
 
 /* regs is one that the verifier knows the type of, so that it is read directly. */
@@ -51,22 +51,22 @@ static __always_inline long syscall_number(struct pt_regs *regs)
 /* The same for any, and whether it is of a task's way into the kernel. */
 static __always_inline long read_syscall_number(struct pt_regs *regs)
 {
-	return (int)BPF_CORE_READ(regs, orig_ax);
+	return (int)READ(regs, orig_ax);
 }
 
 static __always_inline bool is_from_user(struct pt_regs *regs)
 {
-	return (BPF_CORE_READ(regs, cs) & 3) == 3;
+	return (READ(regs, cs) & 3) == 3;
 }
 
 static __always_inline __u64 first_argument(struct pt_regs *regs, bool compat)
 {
-	return compat ? BPF_CORE_READ(regs, bx) : BPF_CORE_READ(regs, di);
+	return compat ? READ(regs, bx) : READ(regs, di);
 }
 
 static __always_inline __u64 second_argument(struct pt_regs *regs, bool compat)
 {
-	return compat ? BPF_CORE_READ(regs, cx) : BPF_CORE_READ(regs, si);
+	return compat ? READ(regs, cx) : READ(regs, si);
 }
 
 /* Argument i of a system call; regs is one that the verifier knows the type of. */
@@ -125,7 +125,7 @@ static __always_inline __u64 argument_offset(bool compat, int i)
 
 static __always_inline bool is_compat(struct task_struct *task)
 {
-	return (BPF_CORE_READ(task, thread_info.flags) >> TIF_32BIT) & 1;
+	return (READ(task, thread_info.flags) >> TIF_32BIT) & 1;
 }
 
 /* regs is one that the verifier knows the type of, so that it is read directly. */
@@ -137,23 +137,23 @@ static __always_inline long syscall_number(struct pt_regs *regs)
 /* The same for any, and whether it is of a task's way into the kernel. */
 static __always_inline long read_syscall_number(struct pt_regs *regs)
 {
-	return BPF_CORE_READ(regs, syscallno);
+	return READ(regs, syscallno);
 }
 
 static __always_inline bool is_from_user(struct pt_regs *regs)
 {
-	return !(BPF_CORE_READ(regs, pstate) & 0xf);
+	return !(READ(regs, pstate) & 0xf);
 }
 
 /* x0 holds the result when the call returns; the argument is kept beside it. */
 static __always_inline __u64 first_argument(struct pt_regs *regs, bool compat)
 {
-	return BPF_CORE_READ(regs, orig_x0);
+	return READ(regs, orig_x0);
 }
 
 static __always_inline __u64 second_argument(struct pt_regs *regs, bool compat)
 {
-	return BPF_CORE_READ(regs, regs[1]);
+	return READ(regs, regs[1]);
 }
 
 /* As on x86. */

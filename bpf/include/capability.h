@@ -90,10 +90,10 @@ static __always_inline void capability_checked(__u32 slot, const struct cred *cr
 
 	task = has_current_task_btf() ? bpf_get_current_task_btf() : current_task();
 	/* Overridden credentials are the kernel's own doing: overlayfs, access(2). */
-	if (cred != BPF_CORE_READ(task, real_cred))
+	if (cred != READ(task, real_cred))
 		return;
-	own = BPF_CORE_READ(cred, user_ns);
-	if (target != own && target != BPF_CORE_READ(own, parent))
+	own = READ(cred, user_ns);
+	if (target != own && target != READ(own, parent))
 		return;
 	number = current_syscall(task, &regs);
 	if (number < 0 || !act_tracing(&a))

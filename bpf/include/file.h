@@ -28,10 +28,10 @@
 /* The open file behind a descriptor of the current task. */
 static __always_inline struct file *file_of(struct task_struct *task, __u64 fd)
 {
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **files = BPF_CORE_READ(table, fd), *file = NULL;
+	struct fdtable *table = READ(task, files, fdt);
+	struct file **files = READ(table, fd), *file = NULL;
 
-	if (fd < BPF_CORE_READ(table, max_fds))
+	if (fd < READ(table, max_fds))
 		bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
 	return file;
 }
@@ -39,7 +39,7 @@ static __always_inline struct file *file_of(struct task_struct *task, __u64 fd)
 /* Process 1 of the task's PID namespace, which lives as long as its container. */
 static __always_inline __u32 reaper_of(struct task_struct *task)
 {
-	return BPF_CORE_READ(task, nsproxy, pid_ns_for_children, child_reaper, tgid);
+	return READ(task, nsproxy, pid_ns_for_children, child_reaper, tgid);
 }
 
 /* Appends the name that the task gave to the claimed scratch of slot. */
@@ -133,7 +133,7 @@ __noinline int settle(__u64 owner, __u32 operand, __u32 succeeded)
 __noinline int file_used(__u64 pointer, __u32 what)
 {
 	struct file *file = (struct file *)pointer;
-	unsigned short type = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
+	unsigned short type = READ(file, f_inode, i_mode) & S_IFMT;
 	__u32 zero = 0;
 	struct arguments *given = bpf_map_lookup_elem(&arguments, &zero);
 	struct file_key *key;
@@ -165,7 +165,7 @@ __noinline int file_used(__u64 pointer, __u32 what)
 
 static __always_inline void file_opened(struct file *file)
 {
-	unsigned int mode = BPF_CORE_READ(file, f_mode);
+	unsigned int mode = READ(file, f_mode);
 	__u32 access = 0;
 
 	access |= mode & FMODE_READ ? ACCESS_READ : 0;
@@ -243,14 +243,14 @@ static __always_inline bool base_of(struct arguments *given, __s32 directory, __
 		*flags |= NAME_ABSOLUTE;
 		fd = *flags & NAME_FOLLOWED ? descriptor_of_name(given) : -1;
 		if (fd < 0) {
-			at->mnt = BPF_CORE_READ(task, fs, root.mnt);
-			at->dentry = BPF_CORE_READ(task, fs, root.dentry);
+			at->mnt = READ(task, fs, root.mnt);
+			at->dentry = READ(task, fs, root.dentry);
 			return true;
 		}
 		*flags |= NAME_DESCRIPTOR;
 	} else if (directory == AT_FDCWD) {
-		at->mnt = BPF_CORE_READ(task, fs, pwd.mnt);
-		at->dentry = BPF_CORE_READ(task, fs, pwd.dentry);
+		at->mnt = READ(task, fs, pwd.mnt);
+		at->dentry = READ(task, fs, pwd.dentry);
 		return true;
 	} else {
 		fd = (__u32)directory;
@@ -465,10 +465,10 @@ static __always_inline struct sock *sock_of(struct file *file)
 {
 	struct socket *socket;
 
-	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+	if ((READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
-	socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk);
+	socket = READ(file, private_data);
+	return READ(socket, sk);
 }
 
 /* connect or bind of the socket of a file, if it is a Unix socket. */
@@ -477,7 +477,7 @@ __noinline int unix_connected(__u64 file, __u32 bound)
 	struct sock *sk = sock_of((struct file *)file);
 	struct unix_sock *u = (struct unix_sock *)sk;
 
-	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_family) != AF_UNIX)
+	if (!sk || READ(sk, __sk_common.skc_family) != AF_UNIX)
 		return 0;
 	if (bound)
 		unix_socket_used(sk, WHAT(OPERATION_BIND, MAKES, 0));

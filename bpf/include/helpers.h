@@ -15,6 +15,8 @@
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
 #define __noinline __attribute__((noinline))
+#define __weak __attribute__((weak))
+#define __ksym __attribute__((section(".ksyms")))
 
 #define __uint(name, val) int(*name)[val]
 #define __type(name, val) typeof(val) *name
@@ -54,5 +56,40 @@ static long (*bpf_find_vma)(struct task_struct *task, __u64 address, void *callb
 static long (*bpf_loop)(__u32 times, void *callback, void *context, __u64 flags) = (void *)181;
 
 #define bpf_ntohs(x) __builtin_bswap16(x)
+
+/*
+ * Since 6.2 the verifier can be told which type a pointer has; then a field is
+ * read by a load, where BPF_CORE_READ calls a helper, that calls others. What cannot
+ * be read is 0, either way. Worth it where programs are hot: each use is two
+ * branches, one of which the verifier removes, and that takes its time.
+ */
+extern void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
+
+static __always_inline bool has_cast(void)
+{
+	return (__u64)bpf_rdonly_cast;
+}
+
+#define CAST(pointer) ((typeof(pointer))bpf_rdonly_cast(pointer, bpf_core_type_id_kernel(typeof(*(pointer)))))
+
+#define READ(src, a, ...)                                                                          \
+	(has_cast() ? ___arrow(CAST(src), a, ##__VA_ARGS__) : ({                                   \
+		___type((src), a, ##__VA_ARGS__) __r;                                              \
+                                                                                                   \
+		BPF_CORE_READ_INTO(&__r, (src), a, ##__VA_ARGS__);                                 \
+		__r;                                                                               \
+	}))
+
+/*
+ * An address as a number, for a function of its own to the verifier: such a one
+ * takes no pointer that has a type.
+ */
+static __always_inline __u64 untyped(const void *pointer)
+{
+	__u64 number = 0;
+
+	bpf_probe_read_kernel(&number, sizeof(number), &pointer);
+	return number;
+}
 
 #endif

@@ -16,11 +16,11 @@ __noinline int connecting(__u64 pointer)
 	struct endpoint e = {.protocol = IPPROTO_TCP};
 	struct actor a = {};
 
-	e.port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	e.port = bpf_ntohs(READ(sk, __sk_common.skc_dport));
 	if (!act_tracing(&a))
 		return 0;
-	read_peer(sk, BPF_CORE_READ(sk, __sk_common.skc_family), &e);
-	recall(BPF_CORE_READ(sk, __sk_common.skc_cookie.counter), 0, &e);
+	read_peer(sk, READ(sk, __sk_common.skc_family), &e);
+	recall(READ(sk, __sk_common.skc_cookie.counter), 0, &e);
 	add_socket_fact(SLOT_TRACING, &a, DIRECTION_EGRESS, &e);
 	return follow_capture(&e) ? 1 : 0;
 }
@@ -40,7 +40,7 @@ int note_state(__u64 *ctx)
 	/* As a number: the verifier lets no typed pointer into a function. */
 	bpf_probe_read_kernel(&address, sizeof(address), &sk);
 	if (connecting(address))
-		own(SLOT_TRACING, BPF_CORE_READ(sk, __sk_common.skc_cookie.counter));
+		own(SLOT_TRACING, READ(sk, __sk_common.skc_cookie.counter));
 	return 0;
 }
 

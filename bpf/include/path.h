@@ -18,7 +18,7 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 
 static __always_inline struct mount *mount_of_file(struct file *file)
 {
-	return mount_of(BPF_CORE_READ(file, f_path.mnt));
+	return mount_of(READ(file, f_path.mnt));
 }
 
 /* A dentry as it is reached through mnt. */
@@ -29,8 +29,8 @@ struct location {
 
 static __always_inline void locate(struct file *file, struct location *at)
 {
-	at->mnt = BPF_CORE_READ(file, f_path.mnt);
-	at->dentry = BPF_CORE_READ(file, f_path.dentry);
+	at->mnt = READ(file, f_path.mnt);
+	at->dentry = READ(file, f_path.dentry);
 }
 
 static __always_inline void identify_location(struct location *at, struct file_id *id)
@@ -38,22 +38,22 @@ static __always_inline void identify_location(struct location *at, struct file_i
 	struct dentry *dentry = at->dentry;
 	struct mount *mount = mount_of(at->mnt);
 
-	id->inode = BPF_CORE_READ(dentry, d_inode, i_ino);
-	id->device = BPF_CORE_READ(dentry, d_sb, s_dev);
-	id->name = BPF_CORE_READ(dentry, d_name.hash_len);
-	id->mount = BPF_CORE_READ(mount, mnt_id);
+	id->inode = READ(dentry, d_inode, i_ino);
+	id->device = READ(dentry, d_sb, s_dev);
+	id->name = READ(dentry, d_name.hash_len);
+	id->mount = READ(mount, mnt_id);
 }
 
 static __always_inline void identify(struct file *file, struct file_id *id)
 {
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
-	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+	struct inode *inode = READ(file, f_inode);
+	struct dentry *dentry = READ(file, f_path.dentry);
 	struct mount *mount = mount_of_file(file);
 
-	id->inode = BPF_CORE_READ(inode, i_ino);
-	id->device = BPF_CORE_READ(inode, i_sb, s_dev);
-	id->name = BPF_CORE_READ(dentry, d_name.hash_len);
-	id->mount = BPF_CORE_READ(mount, mnt_id);
+	id->inode = READ(inode, i_ino);
+	id->device = READ(inode, i_sb, s_dev);
+	id->name = READ(dentry, d_name.hash_len);
+	id->mount = READ(mount, mnt_id);
 }
 
 /* Directories above a file that a loop tells apart; bpf_loop has the rest. */
@@ -78,7 +78,12 @@ static __always_inline long ascend(struct ascent *a)
 
 	if (dentry == a->root)
 		return 1;
-	bpf_probe_read_kernel(&d, sizeof(d), (void *)dentry + parent_at);
+	if (has_cast()) {
+		d.parent = READ(dentry, d_parent);
+		d.hash_len = READ(dentry, d_name.hash_len);
+	} else {
+		bpf_probe_read_kernel(&d, sizeof(d), (void *)dentry + parent_at);
+	}
 	if (!d.parent || d.parent == dentry)
 		return 1;
 	a->names = (a->names ^ d.hash_len) * 0x9e3779b97f4a7c15;
@@ -98,11 +103,11 @@ static __noinline long ascend_step(__u32 i, struct ascent *a)
  */
 static __always_inline __u64 directory_above(struct vfsmount *mnt, struct dentry *dentry)
 {
-	struct dentry *directory = BPF_CORE_READ(dentry, d_parent);
+	struct dentry *directory = READ(dentry, d_parent);
 	struct ascent a = {.dentry = directory};
 
-	a.root = BPF_CORE_READ(mnt, mnt_root);
-	a.names = BPF_CORE_READ(directory, d_inode, i_ino);
+	a.root = READ(mnt, mnt_root);
+	a.names = READ(directory, d_inode, i_ino);
 	for (int i = 0; i < DIRECTORIES; i++)
 		if (ascend(&a))
 			return a.names;
@@ -115,19 +120,19 @@ static __always_inline __u64 directory_above(struct vfsmount *mnt, struct dentry
 
 static __always_inline __u64 directory_of(struct file *file)
 {
-	return directory_above(BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry));
+	return directory_above(READ(file, f_path.mnt), READ(file, f_path.dentry));
 }
 
 /* As the kernel's d_unlinked(). */
 static __always_inline bool is_unlinked(struct dentry *dentry)
 {
-	return !BPF_CORE_READ(dentry, d_hash.pprev) && BPF_CORE_READ(dentry, d_parent) != dentry;
+	return !READ(dentry, d_hash.pprev) && READ(dentry, d_parent) != dentry;
 }
 
 /* Where a mount is, as a task in the namespace own sees it; 0 is inside. */
 static __always_inline int place_of(struct mount *mount, struct mnt_namespace *own)
 {
-	struct mnt_namespace *ns = BPF_CORE_READ(mount, mnt_ns);
+	struct mnt_namespace *ns = READ(mount, mnt_ns);
 
 	if (ns == own)
 		return 0;

@@ -47,7 +47,7 @@ static __always_inline bool same_address(const __u8 *a, const __u8 *b)
 
 static __always_inline __u16 protocol_of(struct sock *sk)
 {
-	__u16 protocol = BPF_CORE_READ(sk, sk_protocol);
+	__u16 protocol = READ(sk, sk_protocol);
 
 	return protocol == IPPROTO_MPTCP ? IPPROTO_TCP : protocol;
 }
@@ -133,7 +133,7 @@ static __always_inline void add_owned_fact(__u32 slot, struct owner *owner, enum
 static __always_inline void read_peer(struct sock *sk, __u16 family, struct endpoint *e)
 {
 	if (family == AF_INET)
-		map_v4(e->address, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+		map_v4(e->address, READ(sk, __sk_common.skc_daddr));
 	else
 		BPF_CORE_READ_INTO(&e->address, sk, __sk_common.skc_v6_daddr);
 }
@@ -152,7 +152,7 @@ __noinline int socket_used(__u64 file, __u32 direction, __u32 bind)
 
 	if (!sk)
 		return 0;
-	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	family = READ(sk, __sk_common.skc_family);
 	if (family != AF_INET && family != AF_INET6)
 		return 0;
 	e.protocol = protocol_of(sk);
@@ -161,9 +161,9 @@ __noinline int socket_used(__u64 file, __u32 direction, __u32 bind)
 	if (direction == DIRECTION_EGRESS && e.protocol == IPPROTO_TCP)
 		return 0;
 	if (direction == DIRECTION_EGRESS)
-		e.port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+		e.port = bpf_ntohs(READ(sk, __sk_common.skc_dport));
 	else
-		e.port = BPF_CORE_READ(sk, __sk_common.skc_num);
+		e.port = READ(sk, __sk_common.skc_num);
 	if (!e.port)
 		return 0; /* a connect to AF_UNSPEC */
 	/* A port that the kernel chose is not one that peers know. */
@@ -189,9 +189,9 @@ __noinline int socket_made(__u64 file)
 		return 0;
 	key.mntns = a.mntns;
 	key.flags = a.flags;
-	key.family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	key.type = BPF_CORE_READ(sk, sk_type);
-	key.protocol = BPF_CORE_READ(sk, sk_protocol);
+	key.family = READ(sk, __sk_common.skc_family);
+	key.type = READ(sk, sk_type);
+	key.protocol = READ(sk, sk_protocol);
 	key.exe = a.id;
 	if (known(&made, &key))
 		return 0;

@@ -30,10 +30,10 @@ static __always_inline __u64 number_of(struct mnt_namespace *ns)
 	__u64 generation = 0;
 
 	if (bpf_core_field_exists(struct mnt_namespace, seq))
-		generation = BPF_CORE_READ(ns, seq);
+		generation = READ(ns, seq);
 	else if (bpf_core_field_exists(struct mnt_namespace, ns.ns_id))
-		generation = BPF_CORE_READ(ns, ns.ns_id);
-	return generation << 32 | BPF_CORE_READ(ns, ns.inum);
+		generation = READ(ns, ns.ns_id);
+	return generation << 32 | READ(ns, ns.inum);
 }
 
 /* The same for one that the verifier knows the type of. */
@@ -85,15 +85,15 @@ static __always_inline bool is_runtime(struct file *exe, struct mnt_namespace *o
 	if (!place)
 		return false;
 	if (place == PATH_OUTSIDE) {
-		struct mnt_namespace *other = BPF_CORE_READ(mount, mnt_ns);
+		struct mnt_namespace *other = READ(mount, mnt_ns);
 		__u64 theirs = number_of(other);
 		struct namespace *ns = bpf_map_lookup_elem(&namespaces, &theirs);
 
 		if (ns && !ns->ignored)
 			return false;
 	}
-	key.inode = BPF_CORE_READ(exe, f_inode, i_ino);
-	key.device = BPF_CORE_READ(exe, f_inode, i_sb, s_dev);
+	key.inode = READ(exe, f_inode, i_ino);
+	key.device = READ(exe, f_inode, i_sb, s_dev);
 	if (bpf_map_lookup_elem(&executed, &key))
 		return false;
 	inside = bpf_map_lookup_elem(&namespaces, &mntns);
@@ -102,10 +102,10 @@ static __always_inline bool is_runtime(struct file *exe, struct mnt_namespace *o
 
 static __always_inline struct entrant_key entrant_key_of(struct task_struct *task)
 {
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	struct task_struct *leader = READ(task, group_leader);
 	struct entrant_key key = {
-		.started = BPF_CORE_READ(leader, start_boottime),
-		.tgid = BPF_CORE_READ(leader, tgid),
+		.started = READ(leader, start_boottime),
+		.tgid = READ(leader, tgid),
 	};
 
 	return key;
@@ -187,8 +187,8 @@ static __always_inline bool act_tracing(struct actor *a)
 	a->id.file.device = exe->f_inode->i_sb->s_dev;
 	dentry = exe->f_path.dentry;
 	/* Verifiers before 6.2 take a union for its first member. */
-	a->id.file.name = BPF_CORE_READ(dentry, d_name.hash_len);
-	a->id.file.mount = BPF_CORE_READ(mount, mnt_id);
+	a->id.file.name = READ(dentry, d_name.hash_len);
+	a->id.file.mount = READ(mount, mnt_id);
 	return true;
 }
 
@@ -260,9 +260,9 @@ static __always_inline struct file *parent_exe_of(struct task_struct *task, stru
 	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
 	struct file *exe;
 
-	if (BPF_CORE_READ(parent, nsproxy, mnt_ns) != own)
+	if (READ(parent, nsproxy, mnt_ns) != own)
 		return NULL;
-	exe = BPF_CORE_READ(parent, mm, exe_file);
+	exe = READ(parent, mm, exe_file);
 	return exe && !is_runtime(exe, own, mntns) ? exe : NULL;
 }
 

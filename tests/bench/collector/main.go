@@ -73,7 +73,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	source := flags.String("source", "tests/bench/collector", "the folder of this program's sources")
 	cache := flags.String("cache", "", "where the Debian packages are unpacked; a folder of the user's cache when empty")
 	file := flags.String("write", "", "page to write the tables into, between its markers")
-	rounds := flags.Int("rounds", 10, "rounds, in each of which everything takes its turn")
+	rounds := flags.Int("rounds", 10, "rounds, in each of which everything takes its turn; 0: only the programs' shares")
 	only := flags.String("only", "", "measure only these, separated by commas: deeds, servers, rare, steady, leftovers")
 	verbose := flags.Bool("verbose", false, "show what the servers say")
 	if err := flags.Parse(args); err != nil {
@@ -81,9 +81,6 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("needs root to load programs into the kernel")
-	}
-	if *rounds < 1 {
-		return errors.New("at least one round is needed")
 	}
 	l, err := newLab(ctx, *collector, *source, *cache)
 	if err != nil {

@@ -56,6 +56,9 @@ func (l *lab) measureDeeds(ctx context.Context, rounds int) (_ costs, _ map[stri
 	if err != nil {
 		return nil, nil, err
 	}
+	if rounds == 0 {
+		return nil, shares, nil
+	}
 	all := costs{}
 	for _, d := range deeds() {
 		all[d.name] = map[string][]float64{}

@@ -109,6 +109,7 @@ func (r *result) text() string {
 	if r.deeds != nil {
 		r.writeDeeds(&b)
 	}
+	r.writeShares(&b)
 	if r.throughputs != nil {
 		b.WriteString("\n| server | requests/s without | with empty programs | with the collector |\n|---|---|---|---|\n")
 		for _, s := range servers() {
@@ -139,6 +140,12 @@ func (r *result) writeDeeds(b *strings.Builder) {
 			fmt.Fprintf(b, " %.0f |", r.deeds.added(d.name, v))
 		}
 		b.WriteString("\n")
+	}
+}
+
+func (r *result) writeShares(b *strings.Builder) {
+	if r.shares == nil {
+		return
 	}
 	b.WriteString("\n| program | ns of one of | |\n|---|---|---|\n")
 	for _, d := range deeds() {
