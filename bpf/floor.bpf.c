@@ -184,13 +184,12 @@ int note_outcome(__u64 *ctx)
 	struct task_struct *task = current_task();
 	__u32 number = syscall_number(regs);
 	long result = (int)ctx[1];
-	struct mnt_namespace *mount_namespace;
 	enum outcome outcome;
 	struct file *file;
 	bool compat;
 	__u32 pair = 0;
 	__u16 both;
-	__u64 fd = 0, address = 0;
+	__u64 fd = 0, address = 0, mntns;
 
 	/* Most calls are none of these, whichever way they were made. */
 	if (number >= SYSCALLS)
@@ -211,9 +210,9 @@ int note_outcome(__u64 *ctx)
 		namespace_left((__u64)file, second_argument(regs, compat));
 		return 0;
 	}
-	mount_namespace = READ(task, nsproxy, mnt_ns);
-	if (is_ignored(number_of(mount_namespace)))
-		return 0;
+	mntns = number_of(READ(task, nsproxy, mnt_ns));
+	if (outcome >= OUTCOME_SENDTO && is_ignored(mntns))
+		return 0; /* what does less finds out by itself */
 	if (outcome >= OUTCOME_SENDTO) {
 		/* The registers' address as a number, to pass it on. */
 		bpf_probe_read_kernel(&address, sizeof(address), &ctx[0]);
@@ -237,8 +236,8 @@ int note_outcome(__u64 *ctx)
 		return 0;
 	file = file_of(task, fd);
 	if (!file) {
-		if (result >= 0) /* a connect to be waited for says so again */
-			lose_of(number_of(mount_namespace), outcome == OUTCOME_OPEN ? KIND_FILE : KIND_NETWORK, LOSS_CLOSED);
+		if (result >= 0 && !is_ignored(mntns)) /* a connect to be waited for says so again */
+			lose_of(mntns, outcome == OUTCOME_OPEN ? KIND_FILE : KIND_NETWORK, LOSS_CLOSED);
 		return 0;
 	}
 	if (outcome == OUTCOME_CONNECT || outcome == OUTCOME_BIND)

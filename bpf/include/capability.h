@@ -96,14 +96,15 @@ static __always_inline void capability_checked(__u32 slot, const struct cred *cr
 	if (target != own && target != READ(own, parent))
 		return;
 	number = current_syscall(task, &regs);
-	if (number < 0 || !act_tracing(&a))
+	if (number < 0)
 		return; /* a page fault, or an interrupt */
 	compat = is_compat(task);
 	index = compat ? number + SYSCALLS : number;
 	rule = number < SYSCALLS ? bpf_map_lookup_elem(&call_rules, &index) : NULL;
 	if (rule ? is_in_passing(rule, capability, audited, number, compat, regs) : audited == AUDITED_NO)
+		return; /* most checks, by far */
+	if (!act_tracing(&a))
 		return;
-
 	key.mntns = a.mntns;
 	key.flags = a.flags;
 	if (result)

@@ -95,11 +95,16 @@ static __always_inline bool has_share(struct namespace *ns, __u64 bytes)
 static __always_inline bool known(void *map, const void *key)
 {
 	struct seen *seen = bpf_map_lookup_elem(map, key);
+	__u64 now;
 
 	if (!seen)
 		return false;
 	__sync_fetch_and_add(&seen->count, 1);
-	seen->last = bpf_ktime_get_boot_ns();
+	now = bpf_jiffies64(); /* a load; the clock is many */
+	if (now - seen->noted >= LAST_EVERY) {
+		seen->noted = now;
+		seen->last = bpf_ktime_get_boot_ns();
+	}
 	return true;
 }
 
@@ -174,6 +179,7 @@ static __always_inline struct scratch *claim(__u32 slot, enum kind kind, void *m
 		return NULL;
 	seen.id = s->record.id;
 	seen.first = seen.last = s->record.time;
+	seen.noted = bpf_jiffies64();
 	/* Without ns there was no room for it, or user space has just forgotten it. */
 	room = !ns || has_room(ns, (enum room)kind);
 	err = room ? bpf_map_update_elem(map, key, &seen, BPF_NOEXIST) : -7;

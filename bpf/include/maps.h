@@ -194,7 +194,10 @@ struct budget {
 	__u64 bytes;
 };
 
-/* What a thread asked for in a system call, or with thread 0 connected to. */
+/*
+ * What a thread asked for in a system call, or with thread 0 connected to; with
+ * cookie 0, what the stream is that it is just connecting.
+ */
 struct asked_key {
 	__u64 cookie;
 	__u64 thread;
@@ -203,7 +206,7 @@ struct asked_key {
 struct asked {
 	__u8 address[16];
 	__u32 port;
-	__u32 zero;
+	__u32 cookie; /* low half, of a stream */
 };
 
 /*

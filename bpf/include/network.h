@@ -20,7 +20,7 @@ __noinline int connecting(__u64 pointer)
 	if (!act_tracing(&a))
 		return 0;
 	read_peer(sk, READ(sk, __sk_common.skc_family), &e);
-	recall(READ(sk, __sk_common.skc_cookie.counter), 0, &e);
+	recall_stream(READ(sk, __sk_common.skc_cookie.counter), &e);
 	add_socket_fact(SLOT_TRACING, &a, DIRECTION_EGRESS, &e);
 	return follow_capture(&e) ? 1 : 0;
 }
@@ -126,9 +126,20 @@ static __always_inline int ask(struct bpf_sock_addr *ctx, __u8 *address, bool co
 	struct asked what = {.port = bpf_ntohs((__u16)ctx->user_port)};
 	struct asked_key key = {.cookie = bpf_get_socket_cookie(ctx)};
 	struct flow_key flow = {.cookie = key.cookie, .port = what.port};
+	struct asked *old;
 
 	__builtin_memcpy(what.address, address, 16);
-	if (!connect) {
+	if (connect && ctx->type == SOCK_STREAM) {
+		/* Of use within this call only: one entry a thread, used again and again. */
+		what.cookie = key.cookie;
+		key.cookie = 0;
+		key.thread = READ(current_task(), pid);
+		old = bpf_map_lookup_elem(&asked, &key);
+		if (old) {
+			*old = what;
+			return 1;
+		}
+	} else if (!connect) {
 		/* Nobody translates what has arrived at a peer as it is. */
 		__builtin_memcpy(flow.address, address, 16);
 		if (bpf_map_lookup_elem(&flows, &flow))

@@ -203,8 +203,11 @@ struct seen {
 	__u64 id;
 	__u64 count;
 	__u64 first; /* boot time, ns */
-	__u64 last;
+	__u64 last;  /* up to LAST_EVERY jiffies before the last time */
+	__u64 noted; /* jiffies at last */
 };
+
+#define LAST_EVERY 8 /* jiffies: 8 to 80 ms, as the kernel counts them */
 
 #define SYSCALLS 512 /* the highest number today is 470 */
 #define ARCHES 2     /* native, compat */

@@ -215,6 +215,22 @@ static __always_inline struct sock *full_sock(struct bpf_sock *socket)
 	return sk;
 }
 
+static __always_inline void fill_via(struct endpoint *e, struct asked *what)
+{
+	e->via_port = what->port;
+	__builtin_memcpy(e->via, what->address, 16);
+}
+
+/* What this thread asked for in the connect of a stream that it is in. */
+static __always_inline void recall_stream(__u64 cookie, struct endpoint *e)
+{
+	struct asked_key key = {.thread = READ(current_task(), pid)};
+	struct asked *what = bpf_map_lookup_elem(&asked, &key);
+
+	if (what && what->cookie == (__u32)cookie)
+		fill_via(e, what);
+}
+
 /* What was asked for on a socket: by this thread, or with thread 0 by connect. */
 static __always_inline bool recall(__u64 cookie, __u64 thread, struct endpoint *e)
 {
@@ -223,8 +239,7 @@ static __always_inline bool recall(__u64 cookie, __u64 thread, struct endpoint *
 
 	if (!what)
 		return false;
-	e->via_port = what->port;
-	__builtin_memcpy(e->via, what->address, 16);
+	fill_via(e, what);
 	return true;
 }
 
