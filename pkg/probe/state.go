@@ -42,8 +42,9 @@ type Stats struct {
 // Counts calls visit for each fact that is counted: the Record's ID, how often it
 // was seen, first and last. A fact that is added meanwhile may be left out.
 func (p *Probe) Counts(visit func(id, count uint64, first, last time.Time)) error {
+	booted := wallTime(0) // once: the clocks move while it reads
 	return p.eachSeen(func(_ string, _ any, _ uint64, s *bpf.FloorSeen) {
-		visit(s.Id, s.Count, wallTime(s.First), wallTime(s.Last))
+		visit(s.Id, s.Count, booted.Add(time.Duration(s.First)), booted.Add(time.Duration(s.Last)))
 	})
 }
 
