@@ -483,6 +483,7 @@ type FloorSeen struct {
 	Count uint64
 	First uint64
 	Last  uint64
+	Noted uint64
 }
 
 type FloorSegment uint32
