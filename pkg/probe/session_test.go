@@ -144,22 +144,26 @@ func TestWhoEntersFromOutsideIsToldFromTheContainersOwnTree(t *testing.T) {
 			if got := sessionsOf(records, reading("/etc/config")); !got[0] || len(got) != 1 {
 				t.Errorf("what the own tree did afterwards is of sessions %v", got)
 			}
-			wantNobodyInside(t, p, !strings.Contains(c.how+c.action, "unshare"))
+			wantNobodyInside(t, p, box.mntns, !strings.Contains(c.how+c.action, "unshare"))
 		})
 	}
 }
 
 // wantNobodyInside tells that what is kept of sessions ended with them, and that
 // nobody is looked up any more.
-func wantNobodyInside(t *testing.T, p *Probe, counted bool) {
+func wantNobodyInside(t *testing.T, p *Probe, mntns uint32, counted bool) {
 	t.Helper()
 	inside := 0
-	err := each(p.collection.Maps["entrants"], func(*bpf.FloorEntrantKey, *bpf.FloorEntrant) { inside++ })
+	err := each(p.collection.Maps["entrants"], func(_ *bpf.FloorEntrantKey, e *bpf.FloorEntrant) {
+		if uint32(e.Mntns) == mntns {
+			inside++
+		}
+	})
 	if err != nil || inside > 0 {
 		t.Errorf("%d entries of processes that have ended, %v", inside, err)
 	}
 	err = each(p.collection.Maps["namespaces"], func(number *uint64, ns *bpf.FloorNamespace) {
-		if counted && ns.Entrants != 0 {
+		if counted && uint32(*number) == mntns && ns.Entrants != 0 {
 			t.Errorf("%d processes are said to have entered %d still", int32(ns.Entrants), uint32(*number))
 		}
 	})
