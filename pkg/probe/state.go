@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 
@@ -232,8 +233,8 @@ func (p *Probe) dropped() (map[string]uint64, error) {
 	return all, nil
 }
 
-// eachSeen visits every entry of the maps that count. What the pointers point to
-// is the visitor's to keep.
+// eachSeen visits every entry of the maps that count. The key is the visitor's to
+// keep, what s points to is not.
 func (p *Probe) eachSeen(visit func(name string, key any, number uint64, s *bpf.FloorSeen)) error {
 	m := p.collection.Maps
 	return errors.Join(
@@ -248,12 +249,16 @@ func (p *Probe) eachSeen(visit func(name string, key any, number uint64, s *bpf.
 }
 
 // each visits every entry of a hash map, bucket by bucket, so that none is given
-// twice and none that stays is left out.
+// twice and none that stays is left out. The key is the visitor's to keep, the
+// value is not.
 func each[K, V any](m *ebpf.Map, visit func(*K, *V)) error {
-	const batch = 1024 // far more than one bucket can hold by chance
+	const most, least, bytes = 1024, 64, 128 << 10 // far more than one bucket can hold by chance
+	var value V
+	batch := min(most, max(least, bytes/int(unsafe.Sizeof(value))))
+	values := make([]V, batch)
 	var cursor ebpf.MapBatchCursor
 	for {
-		keys, values := make([]K, batch), make([]V, batch)
+		keys := make([]K, batch)
 		n, err := m.BatchLookup(&cursor, keys, values, nil)
 		for i := range n {
 			visit(&keys[i], &values[i])

@@ -89,7 +89,7 @@ func TestRareCallsAreThoseOfTheProgram(t *testing.T) {
 func TestPerContainerCountsEntriesInUse(t *testing.T) {
 	f := flood{rooms: []mapRoom{
 		{name: "namespaces", bytes: 2048 * 2048, max: 2048, used: 200},
-		{name: "capabilities", bytes: 8192 * 128, max: 8192, used: 1600},
+		{name: "capabilities", bytes: 200 * 1024, max: 8192, used: 1600, grows: true},
 		{name: "files", bytes: 1 << 30, max: 1, used: 1},
 	}}
 	if got := f.perContainer(); got != 3 {

@@ -44,7 +44,7 @@ func (l *lab) collect(ctx context.Context) (_ *collector, err error) {
 		return nil, err
 	}
 	c := &collector{command: exec.CommandContext(ctx, l.self, "role:collector", filepath.Join(l.work, "ca.crt"), l.api.port, l.collector,
-		"-node", nodeName, "-namespace", "", "-port", port, "-deadline", "1h")}
+		"-node", nodeName, "-namespace", "", "-port", port, "-deadline", "1h", "-keep", "/run/profile")}
 	c.command.Stderr = l.log
 	if err := c.command.Start(); err != nil {
 		return nil, fmt.Errorf("start collector: %w", err)
@@ -59,6 +59,9 @@ func (l *lab) collect(ctx context.Context) (_ *collector, err error) {
 		return nil, fmt.Errorf("connect to collector: %w", err)
 	}
 	err = within(ctx, 30*time.Second, "the collector is not ready", func() (bool, error) {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d/exe", c.command.Process.Pid)); err != nil {
+			return false, errors.New("the collector ended by itself")
+		}
 		s, err := c.status(ctx)
 		return err == nil && s.Ready, nil
 	})

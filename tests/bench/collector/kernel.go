@@ -18,6 +18,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // objects are what there is of BPF in the kernel, by ID.
@@ -240,6 +241,7 @@ type mapRoom struct {
 	name      string
 	bytes     uint64
 	max, used uint32
+	grows     bool // memory is taken for entries as they come
 }
 
 // rooms lists the maps with their memory, the largest first. How many entries are
@@ -266,7 +268,7 @@ func roomOf(m *ebpf.Map) (mapRoom, error) {
 	if err != nil {
 		return mapRoom{}, err
 	}
-	r := mapRoom{name: info.Name, max: info.MaxEntries}
+	r := mapRoom{name: info.Name, max: info.MaxEntries, grows: info.Flags&unix.BPF_F_NO_PREALLOC != 0}
 	if r.bytes, err = memlock(m.FD()); err != nil {
 		return r, err
 	}

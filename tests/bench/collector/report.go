@@ -92,11 +92,16 @@ func (t throughputs) ratio(server, variant string) float64 {
 }
 
 // perContainer is what the maps of system calls and capabilities take for the
-// containers that were there, in KiB: their share of the map by its entries.
+// containers that were there, in KiB: all of a map that grows,
+// otherwise the share that their entries have of it.
 func (f *flood) perContainer() float64 {
 	total := 0.0
 	for _, r := range f.rooms {
-		if r.name == "namespaces" || r.name == "capabilities" {
+		switch {
+		case r.name != "namespaces" && r.name != "capabilities":
+		case r.grows:
+			total += float64(r.bytes)
+		default:
 			total += float64(r.bytes) / float64(r.max) * float64(r.used)
 		}
 	}
