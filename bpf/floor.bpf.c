@@ -335,7 +335,7 @@ static __always_inline struct file *script_of(struct task_struct *task)
 static __always_inline void remember_executed(struct actor *a)
 {
 	struct executed_key key = {.mntns = a->mntns, .inode = a->id.file.inode, .device = a->id.file.device};
-	struct namespace *ns = bpf_map_lookup_elem(&namespaces, &a->mntns);
+	struct namespace *ns = a->kept;
 	__u8 one = 1;
 
 	if (bpf_map_lookup_elem(&executed, &key))
@@ -385,7 +385,7 @@ static __always_inline void add_process(struct actor *a, struct file *parent, st
 	struct scratch *s;
 
 	key.directory = directory_of(exe);
-	if (is_unlinked(BPF_CORE_READ(exe, f_path.dentry)))
+	if (is_unlinked(READ(exe, f_path.dentry)))
 		key.flags |= PROCESS_DELETED;
 	if (interpreter)
 		key.interpreter = BPF_CORE_READ(interpreter, f_inode, i_ino);

@@ -160,7 +160,7 @@ __noinline int read_arguments(__u32 zero)
  */
 static __always_inline bool begin_session(struct actor *a)
 {
-	struct entrant *entrant = entrant_of(bpf_map_lookup_elem(&namespaces, &a->mntns));
+	struct entrant *entrant = entrant_of(a->kept);
 
 	if (!entrant || entrant->session)
 		return false;

@@ -6,6 +6,7 @@
 #include "path.h"
 
 struct actor {
+	struct namespace *kept; /* of the mount namespace; NULL where there was no room */
 	struct task_struct *task; /* NULL: the current one */
 	struct mnt_namespace *ns;
 	struct file *exe;
@@ -139,6 +140,7 @@ static __always_inline bool act_as(struct actor *a, struct mnt_namespace *ns, __
 	if (kept && kept->ignored)
 		return false;
 	a->id.session = session_of(kept);
+	a->kept = kept;
 	a->ns = ns;
 	a->mntns = mntns;
 	a->exe = exe;
