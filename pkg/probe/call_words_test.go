@@ -101,7 +101,7 @@ func requireCapabilities(t *testing.T, family string) *Probe {
 	t.Helper()
 	p := requireProbe(t, Options{Family: family})
 	if reason := p.Features().Missing["note_capability"]; reason != "" {
-		t.Skip("SKIPPED: capabilities are not seen: " + reason)
+		t.Skip("SKIPPED: capabilities are not seen by this family here (make kernel-test sees them): " + reason)
 	}
 	return p
 }

@@ -134,7 +134,7 @@ func TestOneContainersSessionsLeaveRoomForOthers(t *testing.T) {
 // uses in another way, with what the kernel's hash table needs beside key and
 // value. Two dozen are more than the container runtime and a server need.
 func TestRoomThatAContainerTakesForCallsAndCapabilities(t *testing.T) {
-	const element, bucket, capabilities, most = 48, 16, 28, 8 << 10
+	const element, bucket, capabilities, most = 48, 16, 24, 8 << 10
 	namespace := element + 8 + unsafe.Sizeof(bpf.FloorNamespace{}) + bucket
 	capability := element + unsafe.Sizeof(bpf.FloorCapabilityKey{}) + unsafe.Sizeof(bpf.FloorSeen{}) + bucket
 	if total := namespace + capabilities*capability; total > most {

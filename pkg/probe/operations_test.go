@@ -160,7 +160,7 @@ func TestOperations(t *testing.T) {
 		{"chmod follows links", actions("symlink config /etc/sym", "call chmod '/etc/sym 0600"), []behavior.Fact{done(chmod, "/etc/config", w)}},
 		{"fchmod", actions("call fchmod fd:/etc/config 0600"), []behavior.Fact{done(chmod, "/etc/config", w)}},
 		{"fchmodat", actions("call fchmodat fd:/etc 'config 0600"), []behavior.Fact{done(chmod, "/etc/config", w)}},
-		{"chmod of a descriptor by its name below /proc", actions("descriptor 9 /etc/config", "call chmod '/proc/self/fd/9 0600"), []behavior.Fact{done(chmod, "/etc/config", w)}},
+		{"chmod of a descriptor by its name in the process's folder", actions("descriptor 9 /etc/config", "call chmod '/proc/self/fd/9 0600"), []behavior.Fact{done(chmod, "/etc/config", w)}},
 		{"chown", actions("call chown '/etc/config 7 7"), []behavior.Fact{done(chown, "/etc/config", w)}},
 		{"lchown changes the link", actions("symlink config /etc/sym", "call lchown '/etc/sym 7 7"), []behavior.Fact{done(chown, "/etc/sym", w)}},
 		{"fchown", actions("call fchown fd:/etc/config 7 7"), []behavior.Fact{done(chown, "/etc/config", w)}},
