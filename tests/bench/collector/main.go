@@ -91,6 +91,9 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		l.servers = l.log
 	}
 	r := result{rounds: *rounds}
+	if r.around, err = surroundings(); err != nil {
+		return err
+	}
 	var failed error // what follows is measured all the same
 	for _, step := range []struct {
 		name string
@@ -183,6 +186,21 @@ func (l *lab) close() error {
 		errs = append(errs, os.Remove(l.cgroups))
 	}
 	return errors.Join(append(errs, os.RemoveAll(l.work))...)
+}
+
+// surroundings says what else was there when it began, since numbers of a machine
+// that is not quiet are worth little.
+func surroundings() (string, error) {
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "", fmt.Errorf("read load: %w", err)
+	}
+	others, err := kernelObjects()
+	if err != nil {
+		return "", err
+	}
+	minute, _, _ := strings.Cut(string(load), " ")
+	return fmt.Sprintf("load average %s and %d links of other BPF programs at its start", minute, len(others.links)), nil
 }
 
 // cgroup2 finds where the hierarchy of version 2 is mounted.

@@ -19,6 +19,7 @@ import (
 // result is what was measured; what was not is nil.
 type result struct {
 	rounds       int
+	around       string // what else was there
 	deeds        costs
 	shares       map[string]map[string]spent
 	throughputs  throughputs
@@ -129,7 +130,7 @@ func (r *result) text() string {
 	if r.steadyEvents > 0 {
 		fmt.Fprintf(&b, "\nSteady state: %.0f events a second of %d containers.\n", r.steadyEvents, containers)
 	}
-	fmt.Fprintf(&b, "\n%d rounds; Linux %s, %s/%s, %d CPUs, %s.\n", r.rounds, kernelRelease(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
+	fmt.Fprintf(&b, "\n%d rounds; Linux %s, %s/%s, %d CPUs, %s; %s.\n", r.rounds, kernelRelease(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), r.around)
 	return b.String()
 }
 
