@@ -35,7 +35,13 @@ func (e *OpenError) Error() string {
 	if e.Err == nil {
 		return fmt.Sprintf("open probe: %v", e.Reason)
 	}
-	return fmt.Sprintf("open probe: %v: %v", e.Reason, e.Err)
+	return fmt.Sprintf("open probe: %v: %s", e.Reason, withoutAdvice(e.Err.Error()))
+}
+
+// withoutAdvice takes out what the library advises its callers for every refusal: the
+// limit that it means was lifted before, or that this failed is told with it.
+func withoutAdvice(text string) string {
+	return strings.ReplaceAll(text, " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", "")
 }
 
 // Unwrap gives the reason and what the kernel said.

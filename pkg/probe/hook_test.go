@@ -60,6 +60,13 @@ func TestUnknownFamilyIsRefused(t *testing.T) {
 	}
 }
 
+func TestARefusalIsToldWithoutTheLibrarysAdvice(t *testing.T) {
+	err := explain(fmt.Errorf("load program: %w (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", unix.EPERM))
+	if want := "open probe: not permitted to load programs: load program: operation not permitted"; err.Error() != want || !errors.Is(err, ErrPermission) {
+		t.Errorf("said %q, want %q", err, want)
+	}
+}
+
 func TestALockedKernelIsToldFromAnOldOne(t *testing.T) {
 	// What 6.12 says: helpers that read kernel memory are not there.
 	err := explain(fmt.Errorf("load: %w", &ebpf.VerifierError{

@@ -28,6 +28,7 @@ func TestARunIsGoodOnlyIfNothingIsSilentlyMissing(t *testing.T) {
 		"the kernel has no such family":               {Run{Without: "none"}, true},
 		"a refusal that says what to do":              {Run{Refusal: &Refusal{Want: "locked", Output: "is locked\nhint: unlock", Exit: 1}}, true},
 		"a refusal without a hint":                    {Run{Refusal: &Refusal{Want: "locked", Output: "is locked", Exit: 1}}, false},
+		"a refusal with advice for programmers":       {Run{Refusal: &Refusal{Want: "locked", Output: "is locked (consider rlimit.RemoveMemlock)\nhint: no", Exit: 1}}, false},
 		"a refusal for another reason":                {Run{Refusal: &Refusal{Want: "locked", Output: "hint: no", Exit: 1}}, false},
 		"a refusal that ended as if nothing had been": {Run{Refusal: &Refusal{Want: "locked", Output: "is locked\nhint: unlock"}}, false},
 	} {
