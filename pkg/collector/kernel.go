@@ -25,12 +25,7 @@ func Attach(cgroupRoot string) (Kernel, error) {
 
 // Missing implements Probe.
 func (k Kernel) Missing() []string {
-	var list []string
-	missing := k.Features().Missing
-	for _, program := range sortedKeys(missing) {
-		list = append(list, program+": "+missing[program])
-	}
-	return list
+	return k.Features().Gaps()
 }
 
 // Hooks implements Probe.

@@ -55,7 +55,7 @@ type Options struct {
 // Features tell what a probe can see on this kernel.
 type Features struct {
 	Programs []string          // attached, sorted
-	Missing  map[string]string // hook or program to the reason why it is not attached
+	Missing  map[string]string // hook, program or what it would see, to the reason why that is not seen
 	// Hooks are the families by which each kind of fact is seen, sorted.
 	Hooks map[behavior.Kind][]string
 }
@@ -80,27 +80,9 @@ type Probe struct {
 	freed    [bpf.FloorRoomROOMS]uint64 // entries that were removed, by room
 }
 
-// cgroupAttach says where the programs that are no tracepoints attach.
-func cgroupAttach() map[string]ebpf.AttachType {
-	return map[string]ebpf.AttachType{
-		"note_made":     ebpf.AttachCGroupInetSockCreate,
-		"note_egress":   ebpf.AttachCGroupInetEgress,
-		"note_ingress":  ebpf.AttachCGroupInetIngress,
-		"note_connect4": ebpf.AttachCGroupInet4Connect,
-		"note_connect6": ebpf.AttachCGroupInet6Connect,
-		"note_send4":    ebpf.AttachCGroupUDP4Sendmsg,
-		"note_send6":    ebpf.AttachCGroupUDP6Sendmsg,
-	}
-}
-
 // dnsPort is where DNS servers are asked; what programs of others make of it is
 // found out.
 const dnsPort = 53
-
-// asking are the programs that only see what address is asked for.
-func asking() []string {
-	return []string{"note_connect4", "note_connect6", "note_send4", "note_send6"}
-}
 
 // Open loads the programs and attaches them; from its return on, what happens is
 // recorded. Errors are *OpenError. The caller closes the probe, which removes
@@ -313,7 +295,10 @@ func (p *Probe) attachAll(programs map[string]*ebpf.Program, root, reason string
 		var l link.Link
 		var err error
 		if isCgroup {
-			l, err = attachCgroup(root, attachType, program)
+			var hidden string
+			if l, hidden, err = attachCgroup(root, attachType, program); hidden != "" {
+				p.features.Missing[beforeTranslation] = hidden
+			}
 		} else {
 			l, err = link.AttachTracing(link.TracingOptions{Program: program})
 		}
@@ -347,6 +332,7 @@ func (f Features) Gaps() []string {
 	for _, h := range hooks() {
 		gaps[h.name] = h.gap
 	}
+	gaps[beforeTranslation] = noTranslation
 	gaps["note_request"] = "files that are used through io_uring are not observed"
 	var list []string
 	for name, reason := range f.Missing {
@@ -354,7 +340,7 @@ func (f Features) Gaps() []string {
 		switch {
 		case ok:
 		case slices.Contains(asking(), name):
-			what = "addresses before Service translation are not observed"
+			what = noTranslation
 		default:
 			what = "datagrams (UDP, ICMP, raw sockets) and DNS are not observed"
 		}

@@ -75,7 +75,7 @@ func observeInto(ctx context.Context, programs string, run *verdict.Run) (err er
 	kernel := collector.Kernel{Probe: opened}
 	defer func() { err = errors.Join(err, opened.Close()) }()
 	features := opened.Features()
-	run.Hooks, run.Words = features.Hooks, slices.Concat(features.Gaps(), kernel.Missing())
+	run.Hooks, run.Words = features.Hooks, kernel.Missing()
 	if !has(features, run.Family) {
 		run.Without = strings.Join(features.Gaps(), "; ")
 		return nil
