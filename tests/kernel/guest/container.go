@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,10 +54,14 @@ func newContainer(work, programs, pod string) (*container, error) {
 		id: id, root: filepath.Join(work, id[:12]), cgroup: filepath.Join(pod, id),
 		absent: map[string]string{}, failed: map[string]string{}, done: map[string]bool{},
 	}
-	for _, dir := range []string{"bin", "proc", "etc", plant.Dir[1:]} {
+	for _, dir := range []string{"bin", "dev", "proc", "etc", plant.Dir[1:]} {
 		if err := os.MkdirAll(filepath.Join(c.root, dir), 0o755); err != nil {
 			return nil, err
 		}
+	}
+	// As runtimes do. Where the security module TOMOYO is on, execveat needs it.
+	if err := os.Symlink("/proc/self/fd", filepath.Join(c.root, "dev/fd")); err != nil {
+		return nil, err
 	}
 	for from, to := range map[string][]string{"planted": {plant.Program, plant.Child}, "planted32": {plant.Compat}} {
 		program, err := os.ReadFile(filepath.Join(programs, from))
@@ -90,7 +95,7 @@ func (c *container) start(ctx context.Context, role string) error {
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	c.command.Stderr = &c.errors
+	c.command.Stderr = io.MultiWriter(&c.errors, os.Stderr) // what it says without ending stands on the console
 	output, err := c.command.StdoutPipe()
 	if err != nil {
 		return err
@@ -182,6 +187,7 @@ func enter(root, cgroup, role string) error {
 		func() error { return unix.Unmount(".", unix.MNT_DETACH) },
 		func() error { return unix.Mount("proc", "/proc", "proc", 0, "") },
 		loopbackUp,
+		func() error { return loopbackHas(plant.Named()) },
 	} {
 		if err := step(); err != nil {
 			return fmt.Errorf("prepare container: %w", err)
@@ -216,16 +222,32 @@ func join(pid, cgroup, role string) error {
 	return plant.Start(plant.Program, role)
 }
 
+// loopbackUp has the network namespace reach itself.
 func loopbackUp() error {
+	return configure("lo", unix.SIOCSIFFLAGS, func(request *unix.Ifreq) error {
+		request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+		return nil
+	})
+}
+
+// loopbackHas gives the network namespace one more address.
+func loopbackHas(address netip.Addr) error {
+	return configure("lo:1", unix.SIOCSIFADDR, func(request *unix.Ifreq) error { return request.SetInet4Addr(address.AsSlice()) })
+}
+
+// configure makes one request about a network interface.
+func configure(name string, what uint, set func(*unix.Ifreq) error) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	request, err := unix.NewIfreq("lo")
+	request, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
 	}
-	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
+	if err := set(request); err != nil {
+		return err
+	}
+	return unix.IoctlIfreq(fd, what, request)
 }

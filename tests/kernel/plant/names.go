@@ -5,6 +5,7 @@ package plant
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -16,9 +17,15 @@ import (
 const (
 	apiName   = "api.plant.test"
 	aliasName = "alias.plant.test"
-	// named is what apiName leads to, and what is connected to after asking.
-	named = "127.0.0.77"
+	// named is what apiName leads to, and what is connected to after asking. It is no
+	// address of the container's own, which no name leads to: the observer gives it one
+	// that looks like another's.
+	named = "203.0.113.77"
 )
+
+// Named is the address that the container must have for the connection to one that DNS
+// gave; where it has not, that is not planted.
+func Named() netip.Addr { return netip.MustParseAddr(named) }
 
 func names() []Thing {
 	thing := func(name string, kind dnsmessage.Type, ask string, overTCP bool, facts ...behavior.Fact) Thing {
@@ -33,7 +40,11 @@ func names() []Thing {
 	return []Thing{
 		thing("DNS question", dnsmessage.TypeA, apiName, false, question(apiName, "A", "")),
 		{Name: "connection to an address that DNS gave", Role: RoleMain, Do: func() error {
-			return converse(netip.AddrPortFrom(netip.MustParseAddr(named), 7051), 0)
+			err := converse(netip.AddrPortFrom(Named(), 7051), 0)
+			if errors.Is(err, unix.EADDRNOTAVAIL) { // from bind: nobody gave it to us
+				return fmt.Errorf("%w: address %s: %w", ErrAbsent, named, err)
+			}
+			return err
 		}, Facts: []behavior.Fact{reached}},
 		thing("DNS question for IPv6", dnsmessage.TypeAAAA, apiName, false, question(apiName, "AAAA", "")),
 		thing("DNS alias", dnsmessage.TypeA, aliasName, false, question(aliasName, "A", apiName)),
@@ -57,7 +68,7 @@ func answer(id uint16, name string, kind dnsmessage.Type, response bool) ([]byte
 		Questions: []dnsmessage.Question{{Name: full, Type: kind, Class: dnsmessage.ClassINET}},
 	}
 	header := dnsmessage.ResourceHeader{Name: full, Class: dnsmessage.ClassINET, TTL: 60}
-	a := &dnsmessage.AResource{A: netip.MustParseAddr(named).As4()}
+	a := &dnsmessage.AResource{A: Named().As4()}
 	switch {
 	case !response:
 	case kind == dnsmessage.TypeSRV:

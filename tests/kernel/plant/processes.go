@@ -125,7 +125,7 @@ func Execveat(path string) error {
 	runtime.LockOSThread()
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("open %s: %w", path, err)
 	}
 	empty, err := unix.BytePtrFromString("")
 	if err != nil {
@@ -139,5 +139,5 @@ func Execveat(path string) error {
 	environment := []*byte{nil}
 	_, _, errno := unix.Syscall6(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(empty)),
 		uintptr(unsafe.Pointer(&arguments[0])), uintptr(unsafe.Pointer(&environment[0])), unix.AT_EMPTY_PATH, 0)
-	return errno
+	return fmt.Errorf("execveat %s: %w", path, errno)
 }

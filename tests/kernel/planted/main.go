@@ -9,6 +9,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 
@@ -57,11 +58,14 @@ func act(arguments []string) error {
 	return fmt.Errorf("unknown role %q", role)
 }
 
-// wait says that everything is done and stays until it is told to go on.
+// wait says that everything is done and stays until it is told to go on, or nobody is
+// there any more to tell it.
 func wait(input *bufio.Reader) error {
 	fmt.Println("done")
-	_, err := input.ReadString('\n')
-	return err
+	if _, err := input.ReadString('\n'); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
 }
 
 func report(name string, err error) {
