@@ -99,13 +99,14 @@ func TestANodeThatIsLostIsNamedAndStopsAPromotion(t *testing.T) {
 		t.Error("the evidence does not hold that a collector restarted")
 	}
 
-	p = w.start(t, dir, "promote", "-n", "shop", "--to=deny", "--duration", "13s")
+	// Long enough for another collector to come, and to be pulled from.
+	p = w.start(t, dir, "promote", "-n", "shop", "--to=deny", "--duration", "25s")
 	p.until("left, ")
 	pod, _ := w.collectorPod(t, "node0")
 	w.kubectl(t, "-n", namespace, "delete", "pod", pod, "--force", "--grace-period=0")
 	r = p.wait()
 	r.wantsCode(t, 1)
-	r.wants(t, "warning: node node0: not observed after 20", "not yet", "reason: deployment/web/web: node node0: not observed after 20")
+	r.wants(t, "warning: node node0: collector restarted", "not yet", "reason: deployment/web/web: node node0: collector restarted")
 	w.nothingLeft(t, before)
 	if git(t, "-C", repository, "rev-parse", "main") != head {
 		t.Error("a refused promotion made a commit")

@@ -24,13 +24,13 @@ func (w *world) trace(t *testing.T) string {
 // program a moment after its last user ended.
 func (w *world) nothingLeft(t *testing.T, before string) {
 	t.Helper()
-	var after string
+	var left string
 	defer func() {
-		if after != before {
-			t.Errorf("something was left behind:\n%s", diffLines(before, after))
+		if left != "" {
+			t.Errorf("something was left behind:\n%s", left)
 		}
 	}()
-	eventually(t, 15*time.Second, "the trace to be gone", func() bool { after = w.trace(t); return after == before })
+	eventually(t, 15*time.Second, "the trace to be gone", func() bool { left = addedLines(before, w.trace(t)); return left == "" })
 }
 
 // kernelObject is what bpftool says of a program, a map or a link.
