@@ -213,6 +213,30 @@ struct io_xattr {
 	struct filename *filename;
 };
 
+struct delayed_filename {
+	struct filename *__incomplete_filename;
+};
+
+struct io_rename___delayed {
+	struct delayed_filename oldpath, newpath;
+};
+
+struct io_unlink___delayed {
+	struct delayed_filename filename;
+};
+
+struct io_mkdir___delayed {
+	struct delayed_filename filename;
+};
+
+struct io_link___delayed {
+	struct delayed_filename oldpath, newpath;
+};
+
+struct io_xattr___delayed {
+	struct delayed_filename filename;
+};
+
 struct kernfs_node {
 	const char *name;
 };

@@ -28,6 +28,12 @@ enum ring_operation {
 
 #define RING_SKIPS_SUCCESS (1 << 6) /* IOSQE_CQE_SKIP_SUCCESS_BIT, in the request's flags too */
 
+/* The name that a request keeps in a field, which newer kernels (7.2) wrap. */
+#define REQUESTED(type, request, field) \
+	(bpf_core_field_exists(((struct type *)(request))->field) ? \
+		 BPF_CORE_READ((struct type *)(request), field) : \
+		 BPF_CORE_READ((struct type##___delayed *)(request), field.__incomplete_filename))
+
 static __always_inline void name_requested(struct io_kiocb *req, struct filename *name, int directory, __u32 what)
 {
 	path_used((__u64)BPF_CORE_READ(name, name), directory, what, PATH_BYTES, (__u64)req);
@@ -41,38 +47,37 @@ __noinline int ring_requested(__u64 request)
 	struct io_unlink *unlink = (void *)req;
 	struct io_mkdir *mkdir = (void *)req;
 	struct io_link *link = (void *)req;
-	struct io_xattr *xattr = (void *)req;
 	__u32 operation = OPERATION_LINK, follow;
 
 	switch (BPF_CORE_READ(req, opcode)) {
 	case RING_RENAMEAT:
-		name_requested(req, BPF_CORE_READ(rename, oldpath), BPF_CORE_READ(rename, old_dfd),
+		name_requested(req, REQUESTED(io_rename, req, oldpath), BPF_CORE_READ(rename, old_dfd),
 			       WHAT(OPERATION_RENAME, ACCESS_WRITE, 0));
-		name_requested(req, BPF_CORE_READ(rename, newpath), BPF_CORE_READ(rename, new_dfd),
+		name_requested(req, REQUESTED(io_rename, req, newpath), BPF_CORE_READ(rename, new_dfd),
 			       WHAT(OPERATION_RENAME, MAKES, 0) | SECOND_OPERAND);
 		break;
 	case RING_UNLINKAT:
 		operation = BPF_CORE_READ(unlink, flags) & AT_REMOVEDIR ? OPERATION_RMDIR : OPERATION_UNLINK;
-		name_requested(req, BPF_CORE_READ(unlink, filename), BPF_CORE_READ(unlink, dfd),
+		name_requested(req, REQUESTED(io_unlink, req, filename), BPF_CORE_READ(unlink, dfd),
 			       WHAT(operation, ACCESS_WRITE, 0));
 		break;
 	case RING_MKDIRAT:
-		name_requested(req, BPF_CORE_READ(mkdir, filename), BPF_CORE_READ(mkdir, dfd),
+		name_requested(req, REQUESTED(io_mkdir, req, filename), BPF_CORE_READ(mkdir, dfd),
 			       WHAT(OPERATION_MKDIR, MAKES, 0));
 		break;
 	case RING_SYMLINKAT:
-		name_requested(req, BPF_CORE_READ(link, newpath), BPF_CORE_READ(link, new_dfd),
+		name_requested(req, REQUESTED(io_link, req, newpath), BPF_CORE_READ(link, new_dfd),
 			       WHAT(OPERATION_SYMLINK, MAKES, 0));
 		break;
 	case RING_LINKAT:
 		follow = BPF_CORE_READ(link, flags) & AT_SYMLINK_FOLLOW ? NAME_FOLLOWED : 0;
-		name_requested(req, BPF_CORE_READ(link, oldpath), BPF_CORE_READ(link, old_dfd),
+		name_requested(req, REQUESTED(io_link, req, oldpath), BPF_CORE_READ(link, old_dfd),
 			       WHAT(OPERATION_LINK, ACCESS_READ, follow));
-		name_requested(req, BPF_CORE_READ(link, newpath), BPF_CORE_READ(link, new_dfd),
+		name_requested(req, REQUESTED(io_link, req, newpath), BPF_CORE_READ(link, new_dfd),
 			       WHAT(OPERATION_LINK, MAKES, 0) | SECOND_OPERAND);
 		break;
 	case RING_SETXATTR:
-		name_requested(req, BPF_CORE_READ(xattr, filename), AT_FDCWD,
+		name_requested(req, REQUESTED(io_xattr, req, filename), AT_FDCWD,
 			       WHAT(OPERATION_XATTR, ACCESS_WRITE, NAME_FOLLOWED));
 		break;
 	default:

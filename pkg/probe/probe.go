@@ -176,10 +176,7 @@ func (p *Probe) load(o Options) error {
 		return err
 	}
 	bakeVariables(spec)
-	if p.collection, err = ebpf.NewCollection(spec); err != nil {
-		return fmt.Errorf("load programs: %w", err)
-	}
-	return nil
+	return p.collect(spec)
 }
 
 // allocateByNeed has the kernel allocate the entries that containers take when they

@@ -5,6 +5,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -46,12 +47,36 @@ func chooseRing(spec *ebpf.CollectionSpec, kernel *btf.Spec) (map[string]string,
 		request, completion = "", ""
 		missing["note_request"] = "the kernel has no tracepoints of io_uring that tell the request (they are in kernels since 6.0)"
 	}
+	keepRing(spec, request, completion)
+	return missing, nil
+}
+
+// keepRing leaves no programs for io_uring in spec but those named. It tells whether
+// there were others.
+func keepRing(spec *ebpf.CollectionSpec, names ...string) bool {
+	others := false
 	for _, program := range []string{"note_request", "note_request_6_0", "note_completion", "note_completion_6_0"} {
-		if program != request && program != completion {
+		if spec.Programs[program] != nil && !slices.Contains(names, program) {
 			delete(spec.Programs, program)
+			others = true
 		}
 	}
-	return missing, nil
+	return others
+}
+
+// collect loads the programs of spec: without those for io_uring where the kernel
+// refuses any, since these depend most on how each kernel lays out what they read.
+func (p *Probe) collect(spec *ebpf.CollectionSpec) (err error) {
+	p.collection, err = ebpf.NewCollection(spec)
+	var refused *ebpf.VerifierError
+	if errors.As(err, &refused) && keepRing(spec) {
+		p.features.Missing["note_request"] = "the kernel refuses the programs: " + reasonOf(err)
+		p.collection, err = ebpf.NewCollection(spec)
+	}
+	if err != nil {
+		return fmt.Errorf("load programs: %w", err)
+	}
+	return nil
 }
 
 // endsInStruct tells whether a tracepoint's last argument points to a struct.

@@ -5,14 +5,18 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"github.com/autopolicy/kubectl-autopolicy/bpf"
@@ -203,4 +207,41 @@ func TestFilesThroughARing(t *testing.T) {
 			t.Errorf("%d facts still wait, %v", left, err)
 		}
 	})
+}
+
+// What a future kernel lays out otherwise must not cost everything else.
+func TestAKernelThatRefusesTheProgramsForARingIsObservedWithoutThem(t *testing.T) {
+	requireProbe(t, Options{}).Close() // or skips
+	program := func(instructions ...asm.Instruction) *ebpf.ProgramSpec {
+		return &ebpf.ProgramSpec{Type: ebpf.SocketFilter, License: "GPL", Instructions: append(instructions, asm.Return())}
+	}
+	good := func() *ebpf.ProgramSpec { return program(asm.Mov.Imm(asm.R0, 0)) }
+	bad := func() *ebpf.ProgramSpec { return program() } // what it returns was never set
+	for name, c := range map[string]struct {
+		programs map[string]*ebpf.ProgramSpec
+		want     []string // nil for a refusal
+	}{
+		"the kernel takes all":                         {map[string]*ebpf.ProgramSpec{"note_exec": good(), "note_request": good()}, []string{"note_exec", "note_request"}},
+		"it refuses one for the ring, and both go":     {map[string]*ebpf.ProgramSpec{"note_exec": good(), "note_request": bad(), "note_completion": good()}, []string{"note_exec"}},
+		"it refuses another one, and there is no more": {map[string]*ebpf.ProgramSpec{"note_exec": bad(), "note_request": good()}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &Probe{features: Features{Missing: map[string]string{}}}
+			whole := len(c.programs) == len(c.want)
+			err := p.collect(&ebpf.CollectionSpec{Programs: c.programs})
+			if err != nil {
+				if c.want != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			defer p.Close()
+			if got := slices.Sorted(maps.Keys(p.collection.Programs)); !slices.Equal(got, c.want) {
+				t.Errorf("programs are %v, want %v", got, c.want)
+			}
+			if gaps := p.Features().Gaps(); (len(gaps) == 0) != whole {
+				t.Errorf("gaps are %q", gaps)
+			}
+		})
+	}
 }
