@@ -69,6 +69,6 @@ func stepFor(span time.Duration, most int) time.Duration {
 			return step
 		}
 	}
-	days := span/(24*time.Hour*time.Duration(most)) + 1
-	return days * 24 * time.Hour
+	const day = 24 * time.Hour
+	return (span/(day*time.Duration(most)))*day + day
 }

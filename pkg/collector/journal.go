@@ -156,7 +156,7 @@ func readJournal(r io.Reader, node string, take func(wire.Batch)) (journal, erro
 		}
 	}
 	if j.state.At.IsZero() {
-		return j, fmt.Errorf("%w: no state (%v)", errJournal, j.torn)
+		return j, errors.Join(fmt.Errorf("%w: no state", errJournal), j.torn)
 	}
 	return j, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -129,10 +130,13 @@ func runContainer() error {
 	for {
 		var what, dir string
 		var n, times int
-		if _, err := fmt.Scan(&what, &dir, &n); err != nil {
+		_, err := fmt.Scan(&what, &dir, &n)
+		if errors.Is(err, io.EOF) {
 			return nil // the test has ended
 		}
-		var err error
+		if err != nil {
+			return err
+		}
 		began := time.Now()
 		switch what {
 		case "files":

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -108,7 +109,7 @@ func TestWhatWasNotMeasuredHasNoVerdict(t *testing.T) {
 func TestTheServerNamesEveryPod(t *testing.T) {
 	handler := podHandler([]corev1.Pod{podOf(1), podOf(2)})
 	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/pods", nil))
+	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/v1/pods", nil))
 	var list corev1.PodList
 	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil {
 		t.Fatal(err)
@@ -117,7 +118,7 @@ func TestTheServerNamesEveryPod(t *testing.T) {
 		t.Errorf("list %+v", list)
 	}
 	w = httptest.NewRecorder()
-	handler.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/services", nil))
+	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/v1/services", nil))
 	if got := strings.TrimSpace(w.Body.String()); !strings.Contains(got, `"items":[]`) {
 		t.Errorf("services: %s", got)
 	}

@@ -156,7 +156,7 @@ func hookOf(id link.ID, kernel *btf.Spec) (hook, error) {
 	case info.RawTracepoint() != nil:
 		h.tracing = info.RawTracepoint().Name
 	case info.Tracing() != nil:
-		t, err := kernel.TypeByID(btf.TypeID(info.Tracing().TargetBtfId))
+		t, err := kernel.TypeByID(info.Tracing().TargetBtfId)
 		if err != nil {
 			return hook{}, err
 		}

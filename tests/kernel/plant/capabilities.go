@@ -58,7 +58,7 @@ func without(number uint, do func() error) func() error {
 		}
 		defer func() { err = errors.Join(err, unix.Capset(&header, &all[0])) }()
 		if err := do(); !errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("error is %v, not %w", err, unix.EPERM)
+			return fmt.Errorf("use a capability that was given up: got %w, want %s", err, unix.EPERM.Error())
 		}
 		return nil
 	}

@@ -70,7 +70,7 @@ func Service() netip.AddrPort { return netip.MustParseAddrPort("198.51.100.7:80"
 // Served is where the container itself listens behind Service.
 func Served() netip.AddrPort { return netip.MustParseAddrPort("127.0.0.1:7006") }
 
-// NoServiceVariable, when it is set, says that nobody translates Service: in a real
+// NoServiceVariable names a variable that says, when it is set, that nobody translates Service: in a real
 // pod the address leads nowhere, and the connection would wait for minutes.
 const NoServiceVariable = "PLANT_NO_SERVICE"
 
