@@ -211,7 +211,7 @@ func (t tester) emulated(ctx context.Context, k vm.Kernel) outcome {
 	began := time.Now()
 	var console strings.Builder
 	machine := vm.Machine{
-		Arch: k.Arch, Image: image, Initial: initial, Timeout: t.timeout,
+		Arch: k.Arch, Image: image, Initial: initial, Timeout: t.timeout, Turns: k.Turns(),
 		Words: "planted.families=" + strings.Join(t.families, ","),
 	}
 	o.err = machine.Boot(ctx, &console)

@@ -19,6 +19,7 @@ type Machine struct {
 	Initial string // initial file system
 	Words   string // of the kernel's command line, beside those that every one gets
 	Timeout time.Duration
+	Turns   bool // its processors do not run side by side
 }
 
 // program is QEMU for the architecture and what it needs beside the machine's own.
@@ -44,10 +45,12 @@ func (m Machine) Boot(ctx context.Context, console io.Writer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.Timeout, fmt.Errorf("it ran longer than %s", m.Timeout))
 	defer cancel()
 	name, arguments, terminal := m.program()
-	// The processors take turns: side by side, Debian 12's QEMU lets one run an int3 that
-	// the other has already patched away, and 7.2 ends with an oops in a static key.
+	accelerator := "tcg"
+	if m.Turns {
+		accelerator = "tcg,thread=single"
+	}
 	arguments = append(arguments,
-		"-accel", "tcg,thread=single", "-smp", "2", "-m", "1536", "-display", "none", "-serial", "stdio", "-monitor", "none",
+		"-accel", accelerator, "-smp", "2", "-m", "1536", "-display", "none", "-serial", "stdio", "-monitor", "none",
 		"-nic", "none", "-no-reboot", "-kernel", m.Image, "-initrd", m.Initial,
 		"-append", "console="+terminal+" panic=-1 quiet loglevel=1 "+m.Words)
 	command := exec.CommandContext(ctx, name, arguments...)
