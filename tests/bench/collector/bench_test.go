@@ -31,6 +31,18 @@ func TestAddedIsTheMedianOfTheRoundsDifferences(t *testing.T) {
 	}
 }
 
+func TestNothingIsComparedWithWhatAddsNothing(t *testing.T) {
+	all := costs{}
+	for _, d := range deeds() {
+		all[d.name] = map[string][]float64{nothing: {100}, emptyPrograms: {90}, ours: {80}, bpftraceAll: {100}, bpftraceSyscalls: {99}}
+	}
+	for _, reading := range (&result{deeds: all}).readings() {
+		if strings.Contains(reading.Name, "-of-") && reading.Verdict() != "unmeasured" {
+			t.Errorf("%s is %s", reading.Name, reading.Verdict())
+		}
+	}
+}
+
 func TestThroughputIsTheMedianOfThePairs(t *testing.T) {
 	r := throughputs{"nginx": {nothing: {100, 1000, 10}, ours: {99, 900, 10}}}
 	if got := r.ratio("nginx", ours); got != 0.99 {

@@ -37,8 +37,8 @@ func deeds() []deed {
 	return []deed{
 		{"syscall", "getpid", 50000, 7},
 		{"open", "open+close", 10000, 7},
-		{"connect", "connect+accept", 1000, 7},
-		{"exec", "exec", 150, 7},
+		{"connect", "connect+accept", 300, 21},
+		{"exec", "exec", 50, 40},
 	}
 }
 
