@@ -69,6 +69,6 @@ func stepFor(span time.Duration, most int) time.Duration {
 			return step
 		}
 	}
-	const day = 24 * time.Hour
-	return (span/(day*time.Duration(most)))*day + day
+	days := int(span.Hours()/24)/most + 1
+	return time.Duration(24*days) * time.Hour
 }
