@@ -6,7 +6,7 @@
  */
 #include "include/capability.h"
 #include "include/entrant.h"
-#include "include/file.h"
+#include "include/mapping.h"
 #include "include/network.h"
 #include "include/ring.h"
 

@@ -113,7 +113,11 @@ static __always_inline void release(struct scratch *s)
 	__sync_fetch_and_add(&s->busy, -1);
 }
 
-/* Claims this CPU's scratch, for a record of mntns that is not published yet. */
+/*
+ * Claims this CPU's scratch for a record of the namespace mntns, which has no number
+ * yet. NULL when another has it: of two claims on one CPU at most one reads back a 1,
+ * wherever the other preempted it; the loser has lost a record.
+ */
 static __always_inline struct scratch *hold(__u32 slot, enum kind kind, __u64 mntns)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
@@ -134,32 +138,17 @@ static __always_inline struct scratch *hold(__u32 slot, enum kind kind, __u64 mn
 	return s;
 }
 
-/*
- * Claims this CPU's scratch for a record of the namespace mntns. NULL when another
- * has it: of two claims on one CPU at most one reads back a 1, wherever the other
- * preempted it; the loser has lost a record.
- */
+/* As hold, for a record that is published now: it gets a number. */
 static __always_inline struct scratch *begin(__u32 slot, enum kind kind, __u64 mntns)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
+	struct scratch *s = hold(slot, kind, mntns);
 	__u64 cpu = bpf_get_smp_processor_id();
 
 	if (!s)
 		return NULL;
-	__sync_fetch_and_add(&s->busy, 1);
-	if (*(volatile __u64 *)&s->busy != 1) {
-		release(s);
-		lose_of(mntns, kind, LOSS_BUSY);
-		return NULL;
-	}
 	s->issued++;
-	__builtin_memset(&s->record, 0, sizeof(s->record));
-	s->used = 0;
-	s->mntns = mntns;
 	s->subject = 0;
 	s->record.id = ((__u64)kind << 56) | ((__u64)slot << 54) | (cpu << 40) | (s->issued & 0xffffffffff);
-	s->record.time = bpf_ktime_get_boot_ns();
-	s->record.kind = kind;
 	return s;
 }
 

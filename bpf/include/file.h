@@ -11,11 +11,6 @@
 #define FMODE_WRITE 0x2
 #define FMODE_CREATED 0x100000
 
-#define PROT_EXEC 0x4
-#define MAP_ANONYMOUS 0x20
-#define AF_UNIX 1
-#define SUN_PATH 2	    /* its offset in struct sockaddr_un */
-#define SUN_PATH_BYTES 108
 
 /* What path_used and file_used are told beside the file: operation, access, flags. */
 #define WHAT(operation, access, name_flags) ((operation) | (access) << 8 | (name_flags) << 16)
@@ -34,6 +29,31 @@ static __always_inline struct file *file_of(struct task_struct *task, __u64 fd)
 	if (fd < READ(table, max_fds))
 		bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
 	return file;
+}
+
+/* The socket behind an open file; NULL for any other. */
+static __always_inline struct sock *sock_of(struct file *file)
+{
+	struct socket *socket;
+
+	if ((READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	socket = READ(file, private_data);
+	return READ(socket, sk);
+}
+
+/* Begins the key of a fact of a file, kept where large ones fit: see maps.h. */
+static __always_inline struct file_key *begin_key(struct arguments *given, struct actor *a, __u32 what)
+{
+	struct file_key *key = &given->key;
+
+	__builtin_memset(key, 0, sizeof(*key));
+	key->mntns = a->mntns;
+	key->flags = a->flags;
+	key->access = WHAT_ACCESS(what);
+	key->operation = WHAT_OPERATION(what);
+	key->exe = a->id;
+	return key;
 }
 
 /* Process 1 of the task's PID namespace, which lives as long as its container. */
@@ -146,13 +166,7 @@ __noinline int file_used(__u64 pointer, __u32 what)
 	locate(file, &at);
 	if (type == S_IFIFO && place_of(mount_of(at.mnt), a.ns) == PATH_INTERNAL)
 		return 0; /* a pipe that was open already, through /proc */
-	key = &given->key;
-	__builtin_memset(key, 0, sizeof(*key));
-	key->mntns = a.mntns;
-	key->flags = a.flags;
-	key->access = WHAT_ACCESS(what);
-	key->operation = WHAT_OPERATION(what);
-	key->exe = a.id;
+	key = begin_key(given, &a, what);
 	identify(file, &key->file);
 	key->directory = directory_of(file);
 	if (known(&files, key))
@@ -288,14 +302,8 @@ __noinline int path_used(__u64 name, __s32 directory, __u32 what, __u32 size, __
 		lose_of(a.mntns, KIND_FILE, LOSS_CLOSED);
 		return 0;
 	}
-	key = &given->key;
-	__builtin_memset(key, 0, sizeof(*key));
-	key->mntns = a.mntns;
-	key->flags = a.flags;
-	key->access = WHAT_ACCESS(what);
-	key->operation = WHAT_OPERATION(what);
+	key = begin_key(given, &a, what);
 	key->name_flags = flags;
-	key->exe = a.id;
 	identify_location(&at, &key->file);
 	key->directory = directory_above(at.mnt, at.dentry);
 	key->file.name ^= given->hash;
@@ -359,178 +367,6 @@ __noinline int paths_used(__u64 regs, __u32 outcome, __u32 compat)
 	operand_used(regs, compat, &call->first);
 	if (call->second.access)
 		operand_used(regs, compat, &call->second);
-	return 0;
-}
-
-/* A mapping with the right to execute; file by descriptor. */
-static __always_inline void mapped(struct task_struct *task, __u64 protection, __u64 flags, __u64 fd)
-{
-	struct file *file;
-
-	if (!(protection & PROT_EXEC) || flags & MAP_ANONYMOUS)
-		return;
-	file = file_of(task, (__u32)fd);
-	if (!file)
-		lose(KIND_FILE, LOSS_CLOSED);
-	else
-		file_used((__u64)file, WHAT(OPERATION_EXEC_MAP, ACCESS_READ, 0));
-}
-
-/* i386's first mmap has its arguments in an array. */
-static __always_inline void mapped_by_array(struct task_struct *task, __u64 array)
-{
-	__u32 arguments[6] = {};
-
-	bpf_probe_read_user(arguments, sizeof(arguments), (void *)array);
-	mapped(task, arguments[2], arguments[3], arguments[4]);
-}
-
-static __noinline long note_vma(struct task_struct *task, struct vm_area_struct *vma, __u64 *file)
-{
-	BPF_CORE_READ_INTO(file, vma, vm_file);
-	return 0;
-}
-
-/* Mappings of a task are in a balanced tree: this is more than 2^24 of them. */
-#define TREE_STEPS 50
-
-/* The mapping at an address, where the kernel has no helper for it. */
-static __always_inline struct vm_area_struct *find_mapping(struct task_struct *task, __u64 address)
-{
-	struct mm_struct___6_0 *mm = (void *)BPF_CORE_READ(task, mm);
-	struct rb_node *node = BPF_CORE_READ(mm, mm_rb.rb_node);
-	struct vm_area_struct___6_0 *vma;
-
-	for (int i = 0; i < TREE_STEPS; i++) {
-		if (!node)
-			return NULL;
-		vma = (void *)node - bpf_core_field_offset(struct vm_area_struct___6_0, vm_rb);
-		if (address < BPF_CORE_READ(vma, vm_start))
-			node = BPF_CORE_READ(node, rb_left);
-		else if (address >= BPF_CORE_READ(vma, vm_end))
-			node = BPF_CORE_READ(node, rb_right);
-		else
-			return (struct vm_area_struct *)vma;
-	}
-	return NULL;
-}
-
-/* The right to execute was given to a mapping that was there, at an address. */
-static __always_inline void made_executable(struct task_struct *task, __u64 address)
-{
-	__u64 file = 0;
-
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_find_vma)) {
-		if (bpf_find_vma(bpf_get_current_task_btf(), address, note_vma, &file, 0) == -16 /* EBUSY */)
-			lose(KIND_FILE, LOSS_BUSY);
-	} else {
-		note_vma(task, find_mapping(task, address), &file);
-	}
-	if (file)
-		file_used(file, WHAT(OPERATION_EXEC_MAP, ACCESS_READ, 0));
-}
-
-/* A socket whose path the kernel has: of a Unix socket that was bound to one. */
-static __always_inline void unix_socket_used(struct sock *sk, __u32 what)
-{
-	struct unix_sock *u = (struct unix_sock *)sk;
-	struct dentry *dentry = BPF_CORE_READ(u, path.dentry);
-	struct location at = {.dentry = dentry};
-	struct actor a = {};
-	__u32 zero = 0;
-	struct arguments *given = bpf_map_lookup_elem(&arguments, &zero);
-	struct file_key *key;
-	struct scratch *s;
-
-	at.mnt = BPF_CORE_READ(u, path.mnt);
-	if (!given || !sk || !dentry || !act_tracing(&a))
-		return; /* without a name, or with an abstract one */
-	key = &given->key;
-	__builtin_memset(key, 0, sizeof(*key));
-	key->mntns = a.mntns;
-	key->flags = a.flags;
-	key->access = WHAT_ACCESS(what);
-	key->operation = WHAT_OPERATION(what);
-	key->exe = a.id;
-	identify_location(&at, &key->file);
-	key->directory = directory_above(at.mnt, dentry);
-	if (known(&files, key))
-		return;
-	s = claim(SLOT_TRACING, KIND_FILE, &files, key);
-	if (s)
-		publish_file(s, &a, key, &at, false);
-}
-
-static __always_inline struct sock *sock_of(struct file *file)
-{
-	struct socket *socket;
-
-	if ((READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return NULL;
-	socket = READ(file, private_data);
-	return READ(socket, sk);
-}
-
-/* connect or bind of the socket of a file, if it is a Unix socket. */
-__noinline int unix_connected(__u64 file, __u32 bound)
-{
-	struct sock *sk = sock_of((struct file *)file);
-	struct unix_sock *u = (struct unix_sock *)sk;
-
-	if (!sk || READ(sk, __sk_common.skc_family) != AF_UNIX)
-		return 0;
-	if (bound)
-		unix_socket_used(sk, WHAT(OPERATION_BIND, MAKES, 0));
-	else
-		unix_socket_used(BPF_CORE_READ(u, peer), WHAT(OPERATION_CONNECT, ACCESS_READ | ACCESS_WRITE, 0));
-	return 0;
-}
-
-/* A message to an address that came with it: of interest is a Unix socket's path. */
-static __always_inline void sent_to(__u64 address, __u32 length)
-{
-	__u16 family = 0;
-	char first = 0;
-
-	if (!address || length <= SUN_PATH)
-		return;
-	bpf_probe_read_user(&family, sizeof(family), (void *)address);
-	if (family != AF_UNIX)
-		return;
-	address += SUN_PATH;
-	bpf_probe_read_user(&first, 1, (void *)address);
-	if (!first)
-		return; /* an abstract name */
-	length -= SUN_PATH;
-	if (length > SUN_PATH_BYTES)
-		length = SUN_PATH_BYTES;
-	/* One more: the kernel ends a path that does not end itself. */
-	path_used(address, AT_FDCWD, WHAT(OPERATION_CONNECT, ACCESS_READ | ACCESS_WRITE, NAME_FOLLOWED), length + 1, 0);
-}
-
-/* sendmsg: the address and its length are the first two members of the message. */
-static __always_inline void sent_message(__u64 message, bool compat)
-{
-	__u64 address = 0;
-	__u32 length = 0, size = compat ? 4 : 8;
-
-	bpf_probe_read_user(&address, size, (void *)message);
-	if (!address)
-		return;
-	bpf_probe_read_user(&length, sizeof(length), (void *)(message + size));
-	sent_to(address, length);
-}
-
-/* sendto and sendmsg by way of socketcall(2), whose arguments are in an array. */
-__noinline int sent_by_array(__u64 array, __u32 is_message)
-{
-	__u32 arguments[6] = {};
-
-	bpf_probe_read_user(arguments, sizeof(arguments), (void *)array);
-	if (is_message)
-		sent_message(arguments[1], true);
-	else
-		sent_to(arguments[4], arguments[5]);
 	return 0;
 }
 

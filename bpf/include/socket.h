@@ -3,8 +3,8 @@
 #ifndef SOCKET_H
 #define SOCKET_H
 
-#include "file.h"
 #include "owner.h"
+#include "unix.h"
 
 #define AF_INET 2
 #define AF_INET6 10

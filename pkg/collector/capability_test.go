@@ -3,7 +3,6 @@
 package collector
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -153,24 +152,7 @@ func foreignHolder(t *testing.T) (pid int, dir string) {
 	holder := exec.Command(binary)
 	holder.Env = append(os.Environ(), holderEnv+"="+dir)
 	holder.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	input, err := holder.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	output, err := holder.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := holder.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		input.Close()
-		holder.Wait()
-	})
-	if _, err := bufio.NewReader(output).ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
+	startHolding(t, holder)
 	return holder.Process.Pid, dir
 }
 

@@ -369,6 +369,24 @@ func (c *Collector) changes(since uint64, namespaces map[string]bool) ([]change,
 	return c.store.changes(since, take, false), all, c.store.revision
 }
 
+// write gives changes, and then all containers by their ID, to the writer. The
+// caller does not hold the lock.
+func (c *Collector) write(w *wire.Writer, list []change, all map[string]wire.Container) error {
+	for chunk := range slices.Chunk(list, observeAtOnce) {
+		for i, o := range c.observe(chunk) {
+			if err := w.Add(all[chunk[i].container.info.id], o, chunk[i].revision); err != nil {
+				return err
+			}
+		}
+	}
+	for _, id := range sortedKeys(all) {
+		if err := w.Touch(all[id]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // observe reads entries as they are by now. The caller does not hold the lock, and
 // gives few at a time.
 func (c *Collector) observe(list []change) []wire.Observation {

@@ -153,17 +153,8 @@ func (c *Collector) append(file *os.File, counts bool) error {
 	})
 	mark := s.mark(all)
 	if len(list) > 0 || counts || mark != k.mark {
-		for chunk := range slices.Chunk(list, observeAtOnce) {
-			for i, o := range c.observe(chunk) {
-				if err := w.Add(all[chunk[i].container.info.id], o, chunk[i].revision); err != nil {
-					return err
-				}
-			}
-		}
-		for _, id := range sortedKeys(all) {
-			if err := w.Touch(all[id]); err != nil {
-				return err
-			}
+		if err := c.write(w, list, all); err != nil {
+			return err
 		}
 		if err := w.Flush(); err != nil {
 			return err

@@ -3,7 +3,6 @@
 package collector
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io/fs"
@@ -66,23 +65,8 @@ func TestAProcessWithThousandsOfFilesAndOddMappingsIsReadWhole(t *testing.T) {
 	const files = 5000
 	holder := exec.Command("/proc/self/exe")
 	holder.Env = append(os.Environ(), odditiesEnv+"="+dir)
-	input, err := holder.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	output, err := holder.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := holder.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		input.Close()
-		holder.Wait()
-	})
-	if line, err := bufio.NewReader(output).ReadString('\n'); err != nil || line != "ready\n" {
-		t.Fatalf("holder says %q, %v", line, err)
+	if line := startHolding(t, holder); line != "ready\n" {
+		t.Fatalf("holder says %q", line)
 	}
 	s := proc{"/proc"}.snapshot(containerInfo{}, []int{holder.Process.Pid}, always)
 	has := map[string]behavior.Access{}

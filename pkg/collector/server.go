@@ -5,7 +5,6 @@ package collector
 import (
 	"context"
 	"net"
-	"slices"
 
 	"google.golang.org/grpc"
 
@@ -57,17 +56,8 @@ func (s *server) Pull(request *wirepb.PullRequest, stream grpc.ServerStreamingSe
 	}
 	list, all, revision := c.changes(since, namespaces)
 	w := wire.NewWriter(c.options.Epoch, stream.Send)
-	for chunk := range slices.Chunk(list, observeAtOnce) {
-		for i, o := range c.observe(chunk) {
-			if err := w.Add(all[chunk[i].container.info.id], o, chunk[i].revision); err != nil {
-				return err
-			}
-		}
-	}
-	for _, id := range sortedKeys(all) {
-		if err := w.Touch(all[id]); err != nil {
-			return err
-		}
+	if err := c.write(w, list, all); err != nil {
+		return err
 	}
 	return w.Close(revision, c.Status())
 }

@@ -74,6 +74,14 @@ func startHolder(t *testing.T, dir string) (int, netip.AddrPort) {
 	t.Helper()
 	holder := exec.Command("/proc/self/exe")
 	holder.Env = append(os.Environ(), holderEnv+"="+dir)
+	line := startHolding(t, holder)
+	return holder.Process.Pid, netip.MustParseAddrPort(strings.TrimSpace(line))
+}
+
+// startHolding starts a holder, which lives as long as the test, and gives the first line
+// that it writes.
+func startHolding(t *testing.T, holder *exec.Cmd) string {
+	t.Helper()
 	input, err := holder.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +101,7 @@ func startHolder(t *testing.T, dir string) (int, netip.AddrPort) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return holder.Process.Pid, netip.MustParseAddrPort(strings.TrimSpace(line))
+	return line
 }
 
 func TestASnapshotShowsWhatAProcessHolds(t *testing.T) {

@@ -62,9 +62,11 @@ func (r *result) readings() []page.Reading {
 		if d.word == "syscall" {
 			rival, ofRival, ofEmpty = bpftraceSyscalls, 0.65, 2
 		}
-		// What adds nothing that can be measured is nothing to compare with.
-		add(d.word+"-of-empty", r.deeds.added(d.name, emptyPrograms) > 0, func() float64 { return r.ratio(d.name, emptyPrograms) }, "of-empty", "<=", ofEmpty)
-		add(d.word+"-of-bpftrace", r.deeds.added(d.name, rival) > 0, func() float64 { return r.ratio(d.name, rival) }, "of-bpftrace", "<=", ofRival)
+		// What adds nothing that can be measured is nothing to compare, nor to compare
+		// with.
+		adds := func(variant string) bool { return r.deeds.added(d.name, variant) > 0 }
+		add(d.word+"-of-empty", adds(ours) && adds(emptyPrograms), func() float64 { return r.ratio(d.name, emptyPrograms) }, "of-empty", "<=", ofEmpty)
+		add(d.word+"-of-bpftrace", adds(ours) && adds(rival), func() float64 { return r.ratio(d.name, rival) }, "of-bpftrace", "<=", ofRival)
 	}
 	add("exec-added", r.deeds != nil, func() float64 { return r.deeds.added("exec", ours) / median(r.deeds["exec"][nothing]) * 100 }, "%", "<=", 3)
 	for _, s := range servers() {
