@@ -27,10 +27,14 @@ const (
 	Socket     Kind = "socket" // a socket that was made, of whatever family
 	Capability Kind = "capability"
 	Syscall    Kind = "syscall"
+	HTTP       Kind = "http"  // a request, by method and path without its query
+	Kafka      Kind = "kafka" // what was done with a topic
 )
 
 // Kinds lists every kind, in the order in which people are shown them.
-func Kinds() []Kind { return []Kind{Process, File, Network, DNS, Socket, Capability, Syscall} }
+func Kinds() []Kind {
+	return []Kind{Process, File, Network, DNS, Socket, Capability, Syscall, HTTP, Kafka}
+}
 
 // Origin tells how a process came to run in its container.
 type Origin string
@@ -222,9 +226,16 @@ type Fact struct {
 
 	Family string `json:"family,omitempty"` // of a socket: inet, inet6, unix, netlink, packet, or a number
 	Type   string `json:"type,omitempty"`   // of a socket: stream, dgram, raw, ...; of a DNS question: A, AAAA, ...
-	Target string `json:"target,omitempty"` // DNS: the name that the answer leads to (CNAME, SRV)
+	// Target of a DNS fact is the name that the answer leads to (CNAME, SRV), of an
+	// HTTP request its host, of a Kafka request the client id.
+	Target string `json:"target,omitempty"`
 
-	Name    string `json:"name,omitempty"`    // capability (NET_RAW), syscall (openat) or name asked for
+	// Name of a capability (NET_RAW), a syscall (openat), a name asked for, the
+	// method of an HTTP request or the topic of a Kafka request. HTTP and Kafka facts
+	// carry their connection's Direction, Protocol, Port and Peer; Path is the
+	// request's path, Type is http or grpc, for Kafka the API in words (produce,
+	// fetch) and Arguments the consumer group.
+	Name    string `json:"name,omitempty"`
 	Syscall string `json:"syscall,omitempty"` // capability: the system call in which it was checked
 	Refused bool   `json:"refused,omitempty"` // capability: it was asked for and not granted
 	Arch    string `json:"arch,omitempty"`    // syscall: amd64, 386, arm64, arm
@@ -260,12 +271,15 @@ func (f Fact) Validate() error {
 		if f.Kind == File && f.Access == 0 {
 			return fmt.Errorf("file fact for %s without access", f.Path)
 		}
-	case Network:
+	case Network, HTTP, Kafka:
 		if f.Direction != Egress && f.Direction != Ingress && f.Direction != Listen {
-			return fmt.Errorf("network fact with direction %s", Escape(string(f.Direction)))
+			return fmt.Errorf("%s fact with direction %s", f.Kind, Escape(string(f.Direction)))
 		}
 		if f.Protocol == "" {
-			return fmt.Errorf("network fact without a protocol")
+			return fmt.Errorf("%s fact without a protocol", f.Kind)
+		}
+		if f.Kind == HTTP && (f.Name == "" || f.Path == "") || f.Kind == Kafka && f.Type == "" {
+			return fmt.Errorf("%s fact without what was asked for", f.Kind)
 		}
 	case Socket:
 		if f.Family == "" || f.Type == "" {

@@ -64,6 +64,16 @@ func (f Fact) words(exe string) string {
 		return fmt.Sprintf("%s %s capability %s in %s", exe, verb, f.Name, call)
 	case Syscall:
 		return fmt.Sprintf("calls %s (%s)", f.Name, f.Arch)
+	case HTTP:
+		if f.Direction == Ingress {
+			return fmt.Sprintf("%s is asked for %s %s%s on port %d by %s", exe, f.Name, f.Target, f.Path, f.Port, f.Peer)
+		}
+		return fmt.Sprintf("%s asks %s for %s %s%s on port %d", exe, f.Peer, f.Name, f.Target, f.Path, f.Port)
+	case Kafka:
+		if f.Direction == Ingress {
+			return fmt.Sprintf("%s is asked to %s %s on port %d by %s", exe, f.Type, f.Name, f.Port, f.Peer)
+		}
+		return fmt.Sprintf("%s asks %s to %s %s on port %d", exe, f.Peer, f.Type, f.Name, f.Port)
 	}
 	return string(f.Kind)
 }

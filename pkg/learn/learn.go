@@ -103,7 +103,7 @@ func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Note, err
 			notes.runtime++
 		case f.Fact.Origin == behavior.OriginExec && !o.Entered:
 			notes.entered++
-		case f.Fact.Kind == behavior.DNS || f.Fact.Kind == behavior.Socket:
+		case f.Fact.Kind == behavior.DNS || f.Fact.Kind == behavior.Socket || f.Fact.Kind == behavior.HTTP || f.Fact.Kind == behavior.Kafka:
 			// What they allow is a rule for the peer or the protocol.
 		case f.Fact.Kind == behavior.Capability && f.Fact.Refused:
 			notes.refused = append(notes.refused, f.Fact)

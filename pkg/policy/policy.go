@@ -6,6 +6,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -63,13 +64,21 @@ type Rule struct {
 	Protocol  string
 	Port      uint16
 	Peer      behavior.Peer
+	// Prefix stands for many addresses outside the cluster, of which Peer.Address
+	// is then none; invalid for a rule of one address or name.
+	Prefix netip.Prefix
 
-	Name string // capability, syscall
+	Name string // capability, syscall, HTTP method, Kafka topic
+	Type string // HTTP: http or grpc; Kafka: the API in words
+	Host string // HTTP
 	Arch string // syscall
 
 	// Why says in words how the rule came to be as wide as it is; empty for a
 	// rule that allows just what was seen.
 	Why string
+	// Weak says in words why the evidence is thin, such as that it was seen once in
+	// one of three pods; empty for a rule that stands on more.
+	Weak string
 	// Facts are what the rule came from, in order of behavior.Compare; never
 	// empty.
 	Facts []behavior.Observed
@@ -178,6 +187,8 @@ type Set struct {
 	Containers []string
 	Rules      []Rule // in order of Compare
 	Notes      []Note
+	// Suspicions were seen and are in no rule until a person accepts them.
+	Suspicions []Suspicion
 }
 
 // Of gives the rules of one container and kind, in order. An empty container
