@@ -185,8 +185,9 @@ func (p Peer) String() string {
 type Fact struct {
 	Kind Kind `json:"kind"`
 	// Exe is the executable that did it: its resolved path inside the container.
-	// Empty for syscalls, and for what the container's runtime did before the
-	// container's own first program ran (Runtime is true then).
+	// Empty for syscalls, for what the container's runtime did before the
+	// container's own first program ran (Runtime is true then), and where the
+	// source sees no programs (Anonymous).
 	Exe string `json:"exe,omitempty"`
 	// Runtime marks what the container runtime did inside the container's
 	// namespaces, before its entrypoint or to enter it.
@@ -245,6 +246,12 @@ type Fact struct {
 // for a probe that its specification names: not its runtime, and nobody who
 // entered it from outside.
 func (f Fact) Own() bool { return !f.Runtime && f.Origin != OriginExec }
+
+// Anonymous tells whether it is something that some program of the container did,
+// seen by a source that does not see which: Hubble sees a pod's traffic only.
+func (f Fact) Anonymous() bool {
+	return f.Exe == "" && !f.Runtime && (f.Kind == Network || f.Kind == DNS || f.Kind == HTTP || f.Kind == Kafka)
+}
 
 // Validate tells whether the fact is one that a collector may state. A fact from
 // a file or from the wire is validated before it is believed.

@@ -29,7 +29,8 @@ func random(r *rand.Rand) Profile {
 			{Kind: DNS, Exe: "/a", Name: "a.example", Type: []string{"A", "AAAA"}[r.IntN(2)], Target: []string{"", "b.example"}[r.IntN(2)]},
 			{Kind: Socket, Exe: "/a", Family: "inet", Type: "raw", Protocol: []string{"icmp", "tcp"}[r.IntN(2)], Origin: []Origin{"", OriginExec}[r.IntN(2)]},
 		}[r.IntN(8)]
-		e := Evidence{First: at(), Last: at(), Pods: map[string]uint64{fmt.Sprint("pod", r.IntN(3)): uint64(r.IntN(9))}, Snapshot: r.IntN(2) == 0}
+		e := Evidence{First: at(), Last: at(), Pods: map[string]uint64{fmt.Sprint("pod", r.IntN(3)): uint64(r.IntN(9))}, Snapshot: r.IntN(2) == 0,
+			Witnesses: [][]string{nil, {ByHubble}, {ByHubble, ByKubeArmor}}[r.IntN(3)]}
 		for i := range MaxParents + 2 {
 			if r.IntN(4) == 0 {
 				e.Parents = append(e.Parents, fmt.Sprint("/bin/", i))

@@ -24,7 +24,9 @@ type Coverage struct {
 	// Gaps say in words, sorted, what could not be observed at all.
 	Gaps []string `json:"gaps,omitempty"`
 	// Hooks are the families of kernel hooks that observed each kind of fact,
-	// sorted: tracepoint, fentry, kprobe, cgroup, snapshot.
+	// sorted: tracepoint, fentry, kprobe, cgroup, snapshot; or the source where
+	// that has none of ours: hubble, kubearmor. A kind that is not among them was
+	// not observed.
 	Hooks map[Kind][]string `json:"hooks,omitempty"`
 	// Maps are the kernel maps' high-water marks, by node and map, such as
 	// "node-1: files".
@@ -40,6 +42,9 @@ type PodCoverage struct {
 	From  time.Time `json:"from"`            // UTC, whole seconds
 	To    time.Time `json:"to"`
 	Start bool      `json:"start,omitempty"` // the container's start was observed
+	// Traffic: its traffic was observed since the pod was made, by a source that
+	// sees nothing else of it.
+	Traffic bool `json:"traffic,omitempty"`
 	// Ready, Steady and Terminated: the container was observed becoming ready,
 	// being ready for SteadyAfter without a new fact, and ending.
 	Ready      bool `json:"ready,omitempty"`
@@ -123,7 +128,7 @@ func MergeCoverage(a, b Coverage) Coverage {
 			m.Pods[name] = PodCoverage{
 				Node: max(old.Node, p.Node), Image: max(old.Image, p.Image),
 				From: earlier(old.From, p.From), To: later(old.To, p.To),
-				Start: old.Start || p.Start, Ready: old.Ready || p.Ready, Steady: old.Steady || p.Steady,
+				Start: old.Start || p.Start, Traffic: old.Traffic || p.Traffic, Ready: old.Ready || p.Ready, Steady: old.Steady || p.Steady,
 				Terminated: old.Terminated || p.Terminated, Restarts: max(old.Restarts, p.Restarts),
 				Held: union(old.Held, p.Held),
 			}

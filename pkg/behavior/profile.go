@@ -21,10 +21,20 @@ type Evidence struct {
 	// Snapshot: it was only found as something that was there before the
 	// collector came, never seen being done.
 	Snapshot bool `json:"snapshot,omitempty"`
+	// Witnesses are the sources that saw it, sorted: collector, hubble, kubearmor.
+	// Left out where that was the collector alone.
+	Witnesses []string `json:"witnesses,omitempty"`
 }
 
 // MaxParents bounds Evidence.Parents.
 const MaxParents = 4
+
+// Sources that Evidence.Witnesses and Coverage.Hooks name.
+const (
+	ByCollector = "collector"
+	ByHubble    = "hubble"
+	ByKubeArmor = "kubearmor"
+)
 
 // Count is how often the fact was seen in all pods together, at least.
 func (e Evidence) Count() uint64 {
@@ -39,7 +49,7 @@ func (e Evidence) Count() uint64 {
 // with them.
 func MergeEvidence(a, b Evidence) Evidence {
 	m := Evidence{First: earlier(a.First, b.First), Last: later(a.Last, b.Last), Pods: make(map[string]uint64, max(len(a.Pods), len(b.Pods))),
-		Snapshot: a.Snapshot && b.Snapshot, Parents: union(a.Parents, b.Parents)}
+		Snapshot: a.Snapshot && b.Snapshot, Parents: union(a.Parents, b.Parents), Witnesses: witnesses(a, b)}
 	if len(m.Parents) > MaxParents {
 		m.Parents = m.Parents[:MaxParents]
 	}
@@ -49,6 +59,21 @@ func MergeEvidence(a, b Evidence) Evidence {
 		}
 	}
 	return m
+}
+
+// witnesses joins those of two pieces of evidence. Evidence that names none is the
+// collector's, unless it is no evidence at all.
+func witnesses(a, b Evidence) []string {
+	if len(a.Witnesses)+len(b.Witnesses) == 0 {
+		return nil
+	}
+	named := func(e Evidence) []string {
+		if len(e.Witnesses) == 0 && len(e.Pods) > 0 {
+			return []string{ByCollector}
+		}
+		return e.Witnesses
+	}
+	return union(named(a), named(b))
 }
 
 // union joins two lists of strings: sorted, each once; nil when both are empty.

@@ -11,6 +11,9 @@ func (f Fact) String() string {
 	if exe == "" {
 		exe = "(runtime)"
 	}
+	if f.Anonymous() {
+		exe = "a program"
+	}
 	text := f.words(exe)
 	switch f.Origin {
 	case OriginProbe:

@@ -147,6 +147,9 @@ func (r Rule) by() string {
 	for i, e := range exes {
 		if e == "" {
 			exes[i] = "the container's runtime"
+			if r.Kind == behavior.Network {
+				exes[i] = "a program that was not seen"
+			}
 		}
 	}
 	if len(exes) == 0 {

@@ -132,7 +132,7 @@ func (d *discovery) workload(w behavior.Workload, fresh behavior.Profiles) error
 		return &overlay.InvalidError{File: RecordFile, Reason: fmt.Sprintf("workload %s is a %s, want %s", s.Slug, s.Kind, w.Kind)}
 	}
 	d.reportEdits(s)
-	merged := relabel(behavior.MergeProfiles(old, fresh), fresh)
+	merged := relabel(behavior.Corroborate(behavior.MergeProfiles(old, fresh)), fresh)
 	if !learnable(merged) {
 		d.reasons = append(d.reasons, fmt.Sprintf("%s: %s, so nothing can be learned", w, ErrNothingObserved))
 		return nil

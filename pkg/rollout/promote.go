@@ -305,6 +305,7 @@ func shortfallsOf(in Input, c *candidate, files overlay.Index, w behavior.Worklo
 	}
 	if c.rec.Gate.Coverage != coverageAny {
 		reasons = append(reasons, unstarted(in, w, profiles)...)
+		reasons = append(reasons, unwatched(in, w, profiles)...)
 	}
 	return reasons
 }
@@ -322,8 +323,39 @@ func unstarted(in Input, w behavior.Workload, fresh behavior.Profiles) []string 
 	}
 	var reasons []string
 	for _, p := range sorted(all) {
-		if p.Coverage.Starts() == 0 {
+		if p.Coverage.Starts() == 0 && !onlyTraffic(p.Coverage) {
 			reasons = append(reasons, fmt.Sprintf("%s/%s: its start was never observed: restart it while discover or promote observes", w, p.Subject.Container))
+		}
+	}
+	return reasons
+}
+
+// onlyTraffic tells whether a container's traffic was observed since its pod was
+// made, by sources that see nothing else and so learned nothing else.
+func onlyTraffic(c behavior.Coverage) bool {
+	seen := false
+	for _, p := range c.Pods {
+		seen = seen || p.Traffic
+	}
+	return seen && len(c.Hooks[behavior.Process]) == 0
+}
+
+// unwatched names the kinds of which something was learned and that nobody watched
+// now: of those, that nothing new was seen says nothing.
+func unwatched(in Input, w behavior.Workload, fresh behavior.Profiles) []string {
+	all, err := evidence(in.Tree, w, behavior.DecodeCoverage)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var reasons []string
+	for _, p := range sorted(all) {
+		now, ok := fresh[p.Subject]
+		learned := map[behavior.Kind]bool{}
+		for k, hooks := range p.Coverage.Hooks {
+			learned[k] = len(hooks) > 0
+		}
+		if kinds := now.Coverage.Unobserved(learned); ok && len(kinds) > 0 {
+			reasons = append(reasons, fmt.Sprintf("%s/%s: not watched this time, but learned: %s; observe with a source that sees it", w, p.Subject.Container, list(kinds, len(kinds))))
 		}
 	}
 	return reasons

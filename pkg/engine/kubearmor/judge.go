@@ -244,6 +244,9 @@ func (t *table) judgeNetwork(f behavior.Fact, posture [classes]string) engine.Ve
 		}
 		v = w
 	}
+	if v.Decision == engine.Denied && f.Anonymous() {
+		return engine.Verdict{Decision: engine.Unknown, Object: v.Object, Reason: "which program did it was not seen"}
+	}
 	return v
 }
 

@@ -102,6 +102,10 @@ func (d *draft) take(k behavior.Kind, rules []policy.Rule) {
 		d.takeCapabilities(rules)
 		return
 	}
+	if k == behavior.Network && len(rules) > 0 && !slices.ContainsFunc(rules, programKnown) {
+		d.note("its sockets were not observed, only its traffic: no allow list of protocols is made of that")
+		return
+	}
 	for _, r := range rules {
 		switch k {
 		case behavior.Process:
@@ -116,6 +120,14 @@ func (d *draft) take(k behavior.Kind, rules []policy.Rule) {
 			d.protocols = append(d.protocols, r.Protocol)
 		}
 	}
+}
+
+// programKnown tells whether a source that sees programs, and so sockets that send
+// nothing, was among those that the rule comes from.
+func programKnown(r policy.Rule) bool {
+	return len(r.Facts) == 0 || slices.ContainsFunc(r.Facts, func(o behavior.Observed) bool {
+		return !o.Fact.Anonymous() || len(o.Evidence.Witnesses) == 0 || slices.Contains(o.Evidence.Witnesses, behavior.ByCollector)
+	})
 }
 
 // takeCapabilities allows capabilities, unless one of them has no name: the rest
