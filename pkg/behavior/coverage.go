@@ -33,6 +33,9 @@ type Coverage struct {
 	Maps map[string]MapUse `json:"maps,omitempty"`
 	// Mounts are what was mounted in the container, by the path where.
 	Mounts map[string]Mount `json:"mounts,omitempty"`
+	// Spec is what the workload's newest observed pod was allowed to do by its
+	// specification; nil where nobody looked. It is shared, and never changed.
+	Spec *SeenSpec `json:"spec,omitempty"`
 }
 
 // PodCoverage is what was observed of one pod's container.
@@ -115,7 +118,7 @@ func (c Coverage) MountOf(path string) (string, Mount, bool) {
 // MergeCoverage joins two coverages of one subject; it shares no memory with
 // them.
 func MergeCoverage(a, b Coverage) Coverage {
-	m := Coverage{Replicas: max(a.Replicas, b.Replicas)}
+	m := Coverage{Replicas: max(a.Replicas, b.Replicas), Spec: newer(a.Spec, b.Spec)}
 	for _, c := range []Coverage{a, b} {
 		for name, p := range c.Pods {
 			if m.Pods == nil {

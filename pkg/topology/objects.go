@@ -185,9 +185,23 @@ type Controller struct {
 	} `json:"spec"`
 }
 
-// Template is a pod template, as far as its labels.
+// Template is a pod template, as far as its labels, and the names of what it runs
+// and mounts.
 type Template struct {
-	Meta Meta `json:"metadata"`
+	Meta Meta         `json:"metadata"`
+	Spec TemplateSpec `json:"spec,omitzero"`
+}
+
+// TemplateSpec is what a template lists, by name.
+type TemplateSpec struct {
+	Containers     []Named `json:"containers,omitempty"`
+	InitContainers []Named `json:"initContainers,omitempty"`
+	Volumes        []Named `json:"volumes,omitempty"`
+}
+
+// Named is anything with a name.
+type Named struct {
+	Name string `json:"name"`
 }
 
 // Add takes one object, or a list of objects, as JSON of the API. Kind is the
@@ -216,7 +230,7 @@ func (c *Cluster) addOne(kind string, data []byte, at time.Time) error {
 	var err error
 	switch kind {
 	case "Pod":
-		err = add(data, func(p Pod) { c.AddPod(p, at) })
+		err = c.addPod(data, at)
 	case "Service":
 		err = add(data, c.AddService)
 	case "EndpointSlice":
@@ -231,6 +245,22 @@ func (c *Cluster) addOne(kind string, data []byte, at time.Time) error {
 	if err != nil {
 		return fmt.Errorf("decode %s: %w", kind, err)
 	}
+	return nil
+}
+
+// addPod adds a pod with what it may do.
+func (c *Cluster) addPod(data []byte, at time.Time) error {
+	var p Pod
+	if err := json.Unmarshal(data, &p); err != nil {
+		return err
+	}
+	seen, err := specOf(data)
+	if err != nil {
+		return err
+	}
+	c.AddPod(p, at)
+	known := c.pods[name{p.Meta.Namespace, p.Meta.Name}]
+	known.spec, known.made, known.cut = c.intern(seen.Pod), seen.Made, seen.Cut
 	return nil
 }
 

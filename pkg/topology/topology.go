@@ -32,12 +32,16 @@ type Cluster struct {
 	nodes       map[string]Node
 
 	tenures map[netip.Addr][]*tenure // of pods with an address of their own
-	index   *index                   // made on demand by seal, dropped by every Add
+	specs   map[string]*behavior.PodSpec
+	index   *index // made on demand by seal, dropped by every Add
 }
 
 type pod struct {
 	Pod
 	gone bool
+	spec *behavior.PodSpec // nil where nobody handed it in
+	made time.Time
+	cut  bool
 }
 
 type controllerKey struct {
@@ -60,6 +64,7 @@ func New() *Cluster {
 		slices:      map[name]EndpointSlice{},
 		nodes:       map[string]Node{},
 		tenures:     map[netip.Addr][]*tenure{},
+		specs:       map[string]*behavior.PodSpec{},
 	}
 }
 
@@ -71,6 +76,9 @@ func (c *Cluster) AddPod(p Pod, at time.Time) {
 	ended, end := p.ended(at)
 	before := c.pods[key]
 	c.pods[key] = &pod{Pod: p, gone: ended}
+	if before != nil {
+		c.pods[key].spec, c.pods[key].made, c.pods[key].cut = before.spec, before.made, before.cut
+	}
 	if p.Spec.HostNetwork {
 		return
 	}

@@ -159,6 +159,7 @@ func (a *assembly) container(n *node, k *pulled, whole behavior.Coverage) {
 	said := behavior.MergeCoverage(k.former, behavior.Coverage{Lost: k.Lost, LostAt: k.LostAt})
 	own := behavior.Coverage{
 		Replicas: a.replicas[workload], Lost: prefixed(k.Pod, said.Lost), LostAt: prefixed(k.Pod, said.LostAt), Mounts: k.Mounts,
+		Spec: a.picture.topology.Spec(k.Namespace, k.Pod),
 		Pods: map[string]behavior.PodCoverage{k.Pod: {Node: n.name, Image: k.Image, From: k.From, To: k.To,
 			Start: k.Start, Ready: k.Ready, Steady: k.Steady, Terminated: k.Terminated, Restarts: k.Restarts, Held: k.Held}},
 	}

@@ -144,11 +144,11 @@ func TestAllOfTheCoverageReachesTheProfile(t *testing.T) {
 	want := behavior.Coverage{
 		Pods: map[string]behavior.PodCoverage{"web-1": {Node: "node-1", Image: "i", From: at(), To: at().Add(time.Minute),
 			Start: true, Ready: true, Steady: true, Terminated: true, Restarts: 2}},
-		Replicas: 2, Hooks: n.status.Hooks, Mounts: k.Mounts,
+		Replicas: 2, Hooks: n.status.Hooks, Mounts: k.Mounts, Spec: s.picture.topology.Spec("shop", "web-1"),
 		LostAt: map[string]behavior.Span{"node-1: ring buffer full": span, "web-1: limit": span},
 		Maps:   map[string]behavior.MapUse{"node-1: files": {High: 3, Size: 4}},
 	}
-	if !reflect.DeepEqual(p.Coverage, want) {
+	if !reflect.DeepEqual(p.Coverage, want) || p.Coverage.Spec == nil {
 		t.Errorf("got  %+v\nwant %+v", p.Coverage, want)
 	}
 	if e := p.Facts[fact]; !e.Snapshot || !reflect.DeepEqual(e.Parents, []string{"/init"}) {
