@@ -26,7 +26,7 @@ func Corroborate(ps Profiles) Profiles {
 	}
 	var nameless []place
 	for s, p := range ps {
-		for f, e := range p.Facts {
+		for f, e := range p.Facts.All() {
 			if f.Anonymous() && len(e.Witnesses) > 0 {
 				nameless = append(nameless, place{s, f})
 			}
@@ -37,34 +37,36 @@ func Corroborate(ps Profiles) Profiles {
 	}
 	known := map[seen][]place{}
 	for s, p := range ps {
-		for f := range p.Facts {
+		for f := range p.Facts.Keys() {
 			if !f.Anonymous() && f.Own() && (f.Kind == Network || f.Kind == DNS || f.Kind == HTTP || f.Kind == Kafka) {
 				k := seen{s.Workload, f.bare()}
 				known[k] = append(known[k], place{s, f})
 			}
 		}
 	}
-	all, copied := maps.Clone(ps), map[Subject]bool{}
-	facts := func(s Subject) map[Fact]Evidence {
-		if p := all[s]; !copied[s] {
-			p.Facts = maps.Clone(p.Facts)
-			all[s], copied[s] = p, true
-		}
-		return all[s].Facts
-	}
+	all, copied, joined := maps.Clone(ps), map[Subject]bool{}, map[place]bool{}
 	for _, n := range nameless {
 		named := known[seen{n.subject.Workload, n.fact.bare()}]
 		if len(named) == 0 {
 			continue
 		}
-		by := ps[n.subject].Facts[n.fact]
+		by, _ := ps[n.subject].Facts.Get(n.fact)
 		for _, k := range named {
-			e := facts(k.subject)[k.fact]
-			e.Witnesses = witnesses(e, Evidence{Witnesses: by.Witnesses})
-			facts(k.subject)[k.fact] = e
+			p := all[k.subject]
+			if !copied[k.subject] {
+				p, copied[k.subject] = Merge(p, p), true
+			}
+			p.Add(k.fact, Evidence{Witnesses: by.Witnesses, Snapshot: true}) // which changes neither times nor pods
+			all[k.subject] = p
 		}
 		if !slices.Contains(by.Witnesses, ByCollector) {
-			delete(facts(n.subject), n.fact)
+			joined[n] = true
+		}
+	}
+	for s, p := range all {
+		if slices.ContainsFunc(nameless, func(n place) bool { return n.subject == s && joined[n] }) {
+			p.Facts = p.Facts.Filter(func(f Fact) bool { return !joined[place{s, f}] })
+			all[s] = p
 		}
 	}
 	return all

@@ -34,17 +34,17 @@ func traffic(r *rand.Rand) Profiles {
 }
 
 func TestCorroboratingLeavesTheSameFactsWheneverItIsDone(t *testing.T) {
-	same := func(a, b Profiles) bool {
+	alike := func(a, b Profiles) bool {
 		return maps.EqualFunc(a, b, func(p, q Profile) bool {
-			return maps.EqualFunc(p.Facts, q.Facts, func(Evidence, Evidence) bool { return true })
+			return maps.EqualFunc(p.Facts.Map(), q.Facts.Map(), func(Evidence, Evidence) bool { return true })
 		})
 	}
 	law := func(seed uint64) bool {
 		r := rand.New(rand.NewPCG(seed, 2))
 		a, b := traffic(r), traffic(r)
 		whole := Corroborate(MergeProfiles(a, b))
-		return same(whole, Corroborate(MergeProfiles(Corroborate(a), b))) &&
-			same(whole, Corroborate(MergeProfiles(b, Corroborate(a)))) && reflect.DeepEqual(whole, Corroborate(whole))
+		return alike(whole, Corroborate(MergeProfiles(Corroborate(a), b))) &&
+			alike(whole, Corroborate(MergeProfiles(b, Corroborate(a)))) && maps.EqualFunc(whole, Corroborate(whole), same)
 	}
 	if err := quick.Check(law, &quick.Config{MaxCount: 3000}); err != nil {
 		t.Error(err)
@@ -66,17 +66,17 @@ func TestWhatTwoSourcesSawIsOneFactWithTwoWitnesses(t *testing.T) {
 	add("side", named, Evidence{Pods: map[string]uint64{"web-1": 2}})
 	add("web", flow, Evidence{Pods: map[string]uint64{"web-1": 9}, Witnesses: []string{ByHubble}})
 	add("web", other, Evidence{Pods: map[string]uint64{"web-1": 1}, Witnesses: []string{ByHubble}})
-	before := maps.Clone(ps[subject("web")].Facts)
+	before := ps[subject("web")].Facts.Map()
 
 	got := Corroborate(ps)
 	want := map[Fact]Evidence{named: {Pods: map[string]uint64{"web-1": 2}, Witnesses: []string{ByCollector, ByHubble}}}
-	if !reflect.DeepEqual(got[subject("side")].Facts, want) {
-		t.Errorf("the collector's fact is %v, want %v", got[subject("side")].Facts, want)
+	if !reflect.DeepEqual(got[subject("side")].Facts.Map(), want) {
+		t.Errorf("the collector's fact is %v, want %v", got[subject("side")].Facts.Map(), want)
 	}
-	if facts := got[subject("web")].Facts; len(facts) != 1 || len(facts[other].Pods) != 1 {
+	if facts := got[subject("web")].Facts.Map(); len(facts) != 1 || len(facts[other].Pods) != 1 {
 		t.Errorf("what Hubble alone saw is %v", facts)
 	}
-	if !reflect.DeepEqual(ps[subject("web")].Facts, before) {
+	if !reflect.DeepEqual(ps[subject("web")].Facts.Map(), before) {
 		t.Error("the argument was changed")
 	}
 }

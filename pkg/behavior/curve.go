@@ -42,7 +42,7 @@ func CurveOf(most int, profiles ...Profile) Curve {
 	c.Step, c.New = int(step/time.Second), make([]int, min(most, int(span/step)+1))
 	last, recent, window := c.From, 0, max(time.Second, min(RateSpan, span/2))
 	for _, p := range profiles {
-		for f, e := range p.Facts {
+		for f, e := range p.Facts.All() {
 			if !f.Own() {
 				continue
 			}

@@ -76,7 +76,7 @@ func EncodeFile(profiles []Profile) ([]byte, error) {
 			return nil, err
 		}
 		b.WriteString(factsLine + "\n")
-		for _, o := range p.Observed() {
+		for o := range p.Facts.inOrder() {
 			if err := field(factPrefix, line{o.Fact, o.Evidence}); err != nil {
 				return nil, err
 			}
@@ -105,7 +105,7 @@ func DecodeFile(data []byte) ([]Profile, error) { return decodeFile(data, true) 
 func DecodeCoverage(data []byte) ([]Profile, error) {
 	profiles, err := decodeFile(data, false)
 	for i := range profiles {
-		profiles[i].Facts = nil
+		profiles[i].Facts = Facts{}
 	}
 	return profiles, err
 }
@@ -134,7 +134,7 @@ func decodeFile(data []byte, facts bool) ([]Profile, error) {
 			return nil, fmt.Errorf("decode profiles: container %q is named twice or not at all", c.Name)
 		}
 		seen[c.Name] = true
-		p := Profile{Subject: Subject{f.Workload, c.Name}, Labels: f.Labels, Facts: make(map[Fact]Evidence, len(c.Facts)), Coverage: c.Coverage}
+		p := Profile{Subject: Subject{f.Workload, c.Name}, Labels: f.Labels, Coverage: c.Coverage}
 		for i, l := range c.Facts {
 			if err := l.Fact.Validate(); err != nil {
 				return nil, fmt.Errorf("decode profiles: container %s, fact %d: %w", c.Name, i+1, err)
@@ -208,9 +208,9 @@ func exactly(text []byte, prefix string, v any) bool {
 func Digest(profiles []Profile) string {
 	stripped := make([]Profile, 0, len(profiles))
 	for _, p := range profiles {
-		facts := make(map[Fact]Evidence, len(p.Facts))
-		for f := range p.Facts {
-			facts[f] = Evidence{}
+		var facts Facts
+		for f := range p.Facts.Keys() {
+			facts.Add(f, Evidence{})
 		}
 		stripped = append(stripped, Profile{Subject: p.Subject, Labels: p.Labels, Facts: facts})
 	}

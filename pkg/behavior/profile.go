@@ -98,39 +98,26 @@ type Profile struct {
 	// Labels are the stable labels by which a policy selects the workload's
 	// pods, in the form of FormatLabels.
 	Labels   string
-	Facts    map[Fact]Evidence
+	Facts    Facts
 	Coverage Coverage
 }
 
 // Add merges one fact into the profile, which must not be shared while it is
 // written.
-func (p *Profile) Add(f Fact, e Evidence) {
-	if p.Facts == nil {
-		p.Facts = map[Fact]Evidence{}
-	}
-	old, ok := p.Facts[f]
-	if !ok {
-		old = e
-	}
-	p.Facts[f] = MergeEvidence(old, e)
-}
+func (p *Profile) Add(f Fact, e Evidence) { p.Facts.Add(f, e) }
 
 // Observed lists the facts in the order of Compare.
 func (p Profile) Observed() []Observed {
-	list := make([]Observed, 0, len(p.Facts))
-	for f, e := range p.Facts {
-		list = append(list, Observed{f, e})
-	}
-	slices.SortFunc(list, func(a, b Observed) int { return Compare(a.Fact, b.Fact) })
-	return list
+	return slices.AppendSeq(make([]Observed, 0, p.Facts.Len()), p.Facts.inOrder())
 }
 
 // Count is the number of distinct facts of one kind that the container itself
 // made, not its runtime or who entered it.
 func (p Profile) Count(k Kind) int {
 	n := 0
-	for f := range p.Facts {
-		if f.Kind == k && f.Own() {
+	forms := p.Facts.Forms()
+	for i := range int32(p.Facts.Len()) {
+		if form, _ := p.Facts.Form(i); forms[form].Kind == k && forms[form].Own() {
 			n++
 		}
 	}
@@ -140,19 +127,24 @@ func (p Profile) Count(k Kind) int {
 // Merge joins two profiles of one subject. Where they disagree about labels, the
 // greater string is taken, so that order does not matter. The result shares no
 // memory with its arguments.
-func Merge(a, b Profile) Profile {
-	m := Profile{
-		Subject:  a.Subject,
-		Labels:   max(a.Labels, b.Labels),
-		Facts:    make(map[Fact]Evidence, max(len(a.Facts), len(b.Facts))),
-		Coverage: MergeCoverage(a.Coverage, b.Coverage),
-	}
-	for _, p := range []Profile{a, b} {
-		for f, e := range p.Facts {
-			m.Add(f, e)
-		}
+func Merge(a, b Profile) Profile { return MergeAll(a, b) }
+
+// MergeAll joins profiles of one subject as Merge does, of which there is at least
+// one.
+func MergeAll(first Profile, others ...Profile) Profile {
+	m := Profile{Subject: first.Subject, Labels: first.Labels, Coverage: MergeCoverage(first.Coverage, Coverage{})}
+	m.Facts.Merge(first.Facts)
+	for _, p := range others {
+		m.Absorb(p)
 	}
 	return m
+}
+
+// Absorb merges another profile of the same subject into p, which must share its
+// facts with no other profile.
+func (p *Profile) Absorb(other Profile) {
+	p.Labels, p.Coverage = max(p.Labels, other.Labels), MergeCoverage(p.Coverage, other.Coverage)
+	p.Facts.Merge(other.Facts)
 }
 
 // Profiles are profiles by their subject.

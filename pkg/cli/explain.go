@@ -149,7 +149,7 @@ func explanation(x rollout.Explanation) workloadReport {
 				report.Refused[name] = fmt.Sprintf("%s: %s (%s)", v.Object, v.Decision, v.Reason)
 			}
 		}
-		for _, o := range r.Facts {
+		for o := range r.Facts.All() {
 			report.Facts = append(report.Facts, factReport{o.Fact, o.Fact.String(), o.Evidence})
 		}
 		all.Rules = append(all.Rules, report)

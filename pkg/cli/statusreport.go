@@ -136,7 +136,7 @@ func containerReport(c rollout.ContainerStatus) containerStatus {
 	slices.Sort(r.Nodes)
 	slices.Sort(r.Images)
 	r.Nodes, r.Images = slices.Compact(r.Nodes), slices.Compact(r.Images)
-	for f, e := range c.Profile.Facts {
+	for f, e := range c.Profile.Facts.All() {
 		switch {
 		case f.Runtime:
 			r.Runtime++

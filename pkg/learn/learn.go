@@ -164,8 +164,9 @@ type key struct {
 type groups map[key]*group
 
 type group struct {
-	rule policy.Rule
-	why  []string
+	rule  policy.Rule
+	facts []behavior.Observed
+	why   []string
 }
 
 // add puts one fact into the rule r that allows it to exe. Each fact is added
@@ -180,7 +181,7 @@ func (g groups) add(r policy.Rule, exe string, f behavior.Observed, why string) 
 	if n := len(m.rule.Exes); r.Kind != behavior.Syscall && (n == 0 || m.rule.Exes[n-1] != exe) {
 		m.rule.Exes = append(m.rule.Exes, exe)
 	}
-	m.rule.Facts = append(m.rule.Facts, f)
+	m.facts = append(m.facts, f)
 	if why != "" && !slices.Contains(m.why, why) {
 		m.why = append(m.why, why)
 	}
@@ -194,6 +195,7 @@ func (g groups) rules(container string) []policy.Rule {
 		r.Container = container
 		slices.Sort(r.Exes)
 		r.Exes = slices.Compact(r.Exes)
+		r.Facts = behavior.Selected(m.facts...)
 		r.Why = strings.Join(m.why, "; ")
 		rules = append(rules, r)
 	}

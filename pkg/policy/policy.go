@@ -79,28 +79,15 @@ type Rule struct {
 	// Weak says in words why the evidence is thin, such as that it was seen once in
 	// one of three pods; empty for a rule that stands on more.
 	Weak string
-	// Facts are what the rule came from, in order of behavior.Compare; never
-	// empty.
-	Facts []behavior.Observed
+	// Facts are what the rule came from; never none.
+	Facts behavior.Selection
 }
 
-// Evidence joins the evidence of all the rule's facts.
-func (r Rule) Evidence() behavior.Evidence {
-	var e behavior.Evidence
-	for _, o := range r.Facts {
-		e = behavior.MergeEvidence(e, o.Evidence)
-	}
-	return e
-}
+// Evidence joins the evidence of all the rule's facts, but for parents.
+func (r Rule) Evidence() behavior.Evidence { return r.Facts.Evidence() }
 
 // Count is how often the rule's facts were seen, at least.
-func (r Rule) Count() uint64 {
-	var n uint64
-	for _, o := range r.Facts {
-		n += o.Evidence.Count()
-	}
-	return n
-}
+func (r Rule) Count() uint64 { return r.Facts.Count() }
 
 // String says in words what the rule allows.
 func (r Rule) String() string {

@@ -55,12 +55,10 @@ func withoutEntered(groups map[behavior.Workload]behavior.Profiles) (map[behavio
 	for w, group := range groups {
 		kept[w] = make(behavior.Profiles, len(group))
 		for s, p := range group {
-			facts := maps.Clone(p.Facts)
-			maps.DeleteFunc(facts, func(f behavior.Fact, _ behavior.Evidence) bool { return f.Origin == behavior.OriginExec })
-			if n := len(p.Facts) - len(facts); n > 0 {
-				left[s] = n
+			facts := p.Facts.Filter(func(f behavior.Fact) bool { return f.Origin != behavior.OriginExec })
+			if n := p.Facts.Len() - facts.Len(); n > 0 {
+				left[s], p.Facts = n, facts
 			}
-			p.Facts = facts
 			kept[w][s] = p
 		}
 	}

@@ -344,7 +344,7 @@ func (d *discovery) judgeRules(l learned, name string, j engine.Judge) int {
 	for _, r := range l.set.Rules {
 		subject := engine.Subject{Subject: behavior.Subject{Workload: l.workload, Container: r.Container}, Labels: l.set.Labels}
 		governed := false
-		for _, o := range r.Facts {
+		for o := range r.Facts.All() {
 			if !judgeable(o.Fact) {
 				continue
 			}

@@ -134,7 +134,7 @@ func TestWithTheRealEngines(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range x.Rules {
-			if len(r.Objects) == 0 || len(r.Facts) == 0 {
+			if len(r.Objects) == 0 || r.Facts.Len() == 0 {
 				t.Errorf("%s stands on nothing", r)
 			}
 			for name, v := range r.Objects {

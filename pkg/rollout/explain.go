@@ -79,7 +79,7 @@ func objects(x Explanation, r policy.Rule, all map[string]engine.Judge) map[stri
 	subject := engine.Subject{Subject: behavior.Subject{Workload: x.Workload, Container: r.Container}, Labels: x.Set.Labels}
 	found := map[string]engine.Verdict{}
 	for name, j := range all {
-		for _, o := range r.Facts {
+		for o := range r.Facts.All() {
 			v := j.Judge(subject, o.Fact)
 			if v.Decision == engine.NotMine {
 				continue

@@ -18,7 +18,7 @@ func judgeable(f behavior.Fact) bool { return f.Own() && !f.Refused }
 // learnable tells whether there is anything to make rules of.
 func learnable(ps behavior.Profiles) bool {
 	for _, p := range ps {
-		for f := range p.Facts {
+		for f := range p.Facts.Keys() {
 			if judgeable(f) {
 				return true
 			}

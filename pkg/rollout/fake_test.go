@@ -55,7 +55,7 @@ func (e listEngine) Render(s policy.Set) (engine.Rendered, error) {
 		Metadata: metadata{Name: "autopolicy-" + s.Workload.Slug(), Namespace: s.Workload.Namespace}, Spec: listSpec{Selector: s.Labels}}
 	for _, r := range s.Rules {
 		if slices.Contains(e.kinds, r.Kind) {
-			for _, f := range r.Facts {
+			for f := range r.Facts.All() {
 				o.Spec.Allow = append(o.Spec.Allow, r.Container+": "+f.Fact.String())
 			}
 		}

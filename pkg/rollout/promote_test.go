@@ -38,7 +38,7 @@ func TestGate(t *testing.T) {
 	few := profile("web")
 	few.Coverage.Replicas = 3
 	silent := profile("web")
-	silent.Facts = nil
+	silent.Facts = behavior.Facts{}
 	attack := reads("/bin/sh", "/etc/shadow")
 	for _, c := range []struct {
 		name       string

@@ -199,7 +199,7 @@ func save(t *testing.T, dir string, tree overlay.Tree) {
 func TestDiscoverTwiceLearnsNothing(t *testing.T) {
 	tree := discover(t, nil, profile("web"), profile("api"))
 	again := profile("web")
-	for f := range again.Facts { // seen again, by another pod, later
+	for f := range again.Facts.Keys() { // seen again, by another pod, later
 		again.Add(f, behavior.Evidence{First: noon, Last: noon.Add(9 * time.Hour), Pods: map[string]uint64{"web-2": 900}})
 	}
 	plan, err := rollout.Discover(input(tree, again), rollout.DiscoverOptions{})
@@ -222,7 +222,7 @@ func TestOrderOfObservationsDoesNotMatter(t *testing.T) {
 		shuffled := make([]behavior.Profile, len(all))
 		for i, j := range r.Perm(len(all)) {
 			p := profile("x")
-			p.Subject, p.Labels, p.Coverage, p.Facts = all[j].Subject, all[j].Labels, all[j].Coverage, map[behavior.Fact]behavior.Evidence{}
+			p.Subject, p.Labels, p.Coverage, p.Facts = all[j].Subject, all[j].Labels, all[j].Coverage, behavior.Facts{}
 			observed := all[j].Observed()
 			for _, k := range r.Perm(len(observed)) {
 				p.Add(observed[k].Fact, observed[k].Evidence)

@@ -57,7 +57,7 @@ func TestStatusSaysWhatStandsInTheWayAndWhatToDo(t *testing.T) {
 func TestStatusMergesTheLiveWithTheCommitted(t *testing.T) {
 	in := input(discover(t, nil, profile("web"), profile("api")), profile("web", reads("/bin/cat", "/etc/motd")), profile("new"))
 	web, api, fresh := statusOf(t, in, "web"), statusOf(t, in, "api"), statusOf(t, in, "new")
-	if c := web.Containers[0]; !c.Committed || !c.Live || len(c.Profile.Facts) != len(profile("web").Facts)+1 {
+	if c := web.Containers[0]; !c.Committed || !c.Live || c.Profile.Facts.Len() != profile("web").Facts.Len()+1 {
 		t.Errorf("web is %+v", c)
 	}
 	if c := api.Containers[0]; !c.Committed || c.Live {

@@ -111,7 +111,7 @@ spec:
 		}
 		read, ran := map[string]bool{}, map[string]bool{}
 		for _, p := range profiles {
-			for f := range p.Facts {
+			for f := range p.Facts.Keys() {
 				read[f.Path] = read[f.Path] || f.Kind == behavior.File
 				ran[f.Path] = ran[f.Path] || f.Kind == behavior.Process
 			}

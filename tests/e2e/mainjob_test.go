@@ -116,7 +116,7 @@ func shopEvidence(t *testing.T, repository string) {
 	}
 	has := func(what string, match func(behavior.Fact) bool) {
 		for _, p := range profiles {
-			for f := range p.Facts {
+			for f := range p.Facts.Keys() {
 				if match(f) {
 					return
 				}

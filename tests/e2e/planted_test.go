@@ -134,20 +134,20 @@ data: {text: hello}
 	main, held := evidenceOf(t, repository, "main"), evidenceOf(t, repository, "held")["held"]
 	t.Run("every planted fact is there", func(t *testing.T) { plantedFacts(t, said, main["main"], held) })
 	t.Run("a person's session is not learned, a probe and a hook are", func(t *testing.T) {
-		for f := range main["main"].Facts {
+		for f := range main["main"].Facts.Keys() {
 			if f.Origin == behavior.OriginExec || strings.Contains(f.Path, "by-exec") {
 				t.Errorf("learned: %s", f)
 			}
 		}
 		for _, name := range []string{"by-probe", "by-hook"} {
 			want := behavior.Fact{Kind: behavior.File, Exe: plant.Program, Path: plant.Dir + "/" + name, Access: behavior.Read, Origin: behavior.OriginProbe}
-			if _, ok := main["main"].Facts[want]; !ok {
+			if _, ok := main["main"].Facts.Get(want); !ok {
 				t.Errorf("no fact: %s", want)
 			}
 		}
 	})
 	t.Run("a Service is the pods that it leads to", func(t *testing.T) {
-		for f := range main["caller"].Facts {
+		for f := range main["caller"].Facts.Keys() {
 			if f.Kind == behavior.Network && f.Direction == behavior.Egress && f.Peer.Workload == "deployment-web" && f.Port == 8080 {
 				return
 			}
@@ -285,7 +285,7 @@ func plantedFacts(t *testing.T, said string, main, held behavior.Profile) {
 	if planted < 50 {
 		t.Error("that is too few: the test shows nothing")
 	}
-	for f := range main.Facts {
+	for f := range main.Facts.Keys() {
 		if why := plant.Never(f); why != "" {
 			t.Errorf("%s: %s", f, why)
 		}
@@ -293,7 +293,7 @@ func plantedFacts(t *testing.T, said string, main, held behavior.Profile) {
 }
 
 func has(p behavior.Profile, want behavior.Fact, snapshot bool) bool {
-	for f, e := range p.Facts {
+	for f, e := range p.Facts.All() {
 		if plant.Found(want, f) && (!snapshot || e.Snapshot) {
 			return true
 		}

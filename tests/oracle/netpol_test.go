@@ -89,7 +89,7 @@ func TestRenderedNetworkPoliciesAllowTheirFacts(t *testing.T) {
 				if !repo.allows(t, subject, peer, r.Direction, r.Protocol, r.Port) {
 					t.Fatalf("Cilium denies %s\n%s", r, data)
 				}
-				if v := j.Judge(subject.subject(), r.Facts[0].Fact); v.Decision != engine.Allowed {
+				if v := j.Judge(subject.subject(), r.Facts.List()[0].Fact); v.Decision != engine.Allowed {
 					t.Fatalf("we say %v of %s\n%s", v, r, data)
 				}
 			}

@@ -34,7 +34,7 @@ func learned(g *rand.Rand, subject end, all []end, n int) policy.Set {
 			f.Direction = behavior.Ingress
 		}
 		s.Rules = append(s.Rules, policy.Rule{Kind: f.Kind, Container: "app", Direction: f.Direction, Protocol: f.Protocol, Port: f.Port, Peer: f.Peer,
-			Facts: []behavior.Observed{{Fact: f}}})
+			Facts: behavior.Selected(behavior.Observed{Fact: f})})
 	}
 	slices.SortFunc(s.Rules, policy.Compare)
 	return s
@@ -92,7 +92,7 @@ func TestCiliumTakesWhatIsRendered(t *testing.T) {
 				if !repo.allows(t, subject, peer, r.Direction, r.Protocol, r.Port) {
 					t.Fatalf("Cilium denies %s with %s\n%s", r, peer.id.LabelArray, data)
 				}
-				if v := j.Judge(subject.subject(), r.Facts[0].Fact); v.Decision != engine.Allowed {
+				if v := j.Judge(subject.subject(), r.Facts.List()[0].Fact); v.Decision != engine.Allowed {
 					t.Fatalf("we say %v of %s\n%s", v, r, data)
 				}
 			}

@@ -125,9 +125,12 @@ func (d *draft) take(k behavior.Kind, rules []policy.Rule) {
 // programKnown tells whether a source that sees programs, and so sockets that send
 // nothing, was among those that the rule comes from.
 func programKnown(r policy.Rule) bool {
-	return len(r.Facts) == 0 || slices.ContainsFunc(r.Facts, func(o behavior.Observed) bool {
-		return !o.Fact.Anonymous() || len(o.Evidence.Witnesses) == 0 || slices.Contains(o.Evidence.Witnesses, behavior.ByCollector)
-	})
+	for o := range r.Facts.All() {
+		if !o.Fact.Anonymous() || len(o.Evidence.Witnesses) == 0 || slices.Contains(o.Evidence.Witnesses, behavior.ByCollector) {
+			return true
+		}
+	}
+	return r.Facts.Len() == 0
 }
 
 // takeCapabilities allows capabilities, unless one of them has no name: the rest
@@ -193,7 +196,7 @@ func (d *draft) takeFile(r policy.Rule) {
 		d.file = append(d.file, e)
 		return
 	}
-	for _, o := range r.Facts {
+	for o := range r.Facts.All() {
 		if path, ok := d.expressible(o.Fact.Path); ok {
 			d.file = append(d.file, entry{path: path, access: r.Access})
 		}

@@ -33,7 +33,7 @@ func setOf(facts []behavior.Fact) policy.Set {
 		Labels: map[string]string{"app": "web"}, Containers: []string{"app"}}
 	for _, f := range facts {
 		s.Rules = append(s.Rules, policy.Rule{Kind: f.Kind, Container: "app", Exes: []string{f.Exe}, Direction: f.Direction, Protocol: f.Protocol,
-			Port: f.Port, Peer: f.Peer, Facts: []behavior.Observed{{Fact: f}}})
+			Port: f.Port, Peer: f.Peer, Facts: behavior.Selected(behavior.Observed{Fact: f})})
 	}
 	return s
 }

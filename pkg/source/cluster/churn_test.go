@@ -69,7 +69,7 @@ func TestShortLivedContainersOfARealClusterAreSeenWhole(t *testing.T) {
 				words = append(words, o.Fact.String())
 			}
 		}
-		if _, ok := p.Facts[hostile]; !ok || p.Coverage.Starts() != 1 || len(p.Coverage.Shortfalls()) > 0 {
+		if _, ok := p.Facts.Get(hostile); !ok || p.Coverage.Starts() != 1 || len(p.Coverage.Shortfalls()) > 0 {
 			t.Errorf("%s: %d from the start, short of %q, has\n%s", subject.Workload, p.Coverage.Starts(), p.Coverage.Shortfalls(), strings.Join(words, "\n"))
 		}
 	}

@@ -90,14 +90,14 @@ func TestARealClusterIsObserved(t *testing.T) {
 	}
 	for _, subject := range result.Profiles.Subjects() {
 		p := result.Profiles[subject]
-		t.Logf("%s: %d facts, %+v, short of %q", subject.Workload, len(p.Facts), p.Coverage.Pods, p.Coverage.Shortfalls())
+		t.Logf("%s: %d facts, %+v, short of %q", subject.Workload, p.Facts.Len(), p.Coverage.Pods, p.Coverage.Shortfalls())
 	}
 	web := result.Profiles[behavior.Subject{Workload: behavior.Workload{Namespace: "shop", Kind: "Deployment", Name: "web"}, Container: "web"}]
 	if web.Labels != "app=web" || len(web.Coverage.Pods) < 2 {
 		t.Errorf("web has labels %q and pods %v", web.Labels, web.Coverage.Pods)
 	}
 	var words []string
-	for f := range web.Facts {
+	for f := range web.Facts.Keys() {
 		words = append(words, f.String())
 	}
 	all := strings.Join(words, "\n")

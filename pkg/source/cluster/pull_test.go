@@ -75,14 +75,14 @@ func TestFactsOfAllPodsOfAWorkloadComeTogether(t *testing.T) {
 	s.plant("node-2", "web-2", "web", nil, read)
 	result := s.assembled()
 	web := result.Profiles[behavior.Subject{Workload: behavior.Workload{Namespace: "shop", Kind: "StatefulSet", Name: "web"}, Container: "web"}]
-	if got := web.Facts[read]; !reflect.DeepEqual(got.Pods, map[string]uint64{"web-1": 2, "web-2": 2}) {
+	if got, _ := web.Facts.Get(read); !reflect.DeepEqual(got.Pods, map[string]uint64{"web-1": 2, "web-2": 2}) {
 		t.Errorf("evidence is %+v", got)
 	}
 	if web.Labels != "app=web" || web.Coverage.Replicas != 2 || len(web.Coverage.Shortfalls()) != 0 {
 		t.Errorf("profile is %+v", web)
 	}
 	found := false
-	for f := range web.Facts {
+	for f := range web.Facts.Keys() {
 		found = found || f.Peer.Kind == behavior.PeerWorkload && f.Peer.Workload == "statefulset-api"
 	}
 	if !found {
@@ -151,7 +151,7 @@ func TestAllOfTheCoverageReachesTheProfile(t *testing.T) {
 	if !reflect.DeepEqual(p.Coverage, want) || p.Coverage.Spec == nil {
 		t.Errorf("got  %+v\nwant %+v", p.Coverage, want)
 	}
-	if e := p.Facts[fact]; !e.Snapshot || !reflect.DeepEqual(e.Parents, []string{"/init"}) {
+	if e, _ := p.Facts.Get(fact); !e.Snapshot || !reflect.DeepEqual(e.Parents, []string{"/init"}) {
 		t.Errorf("evidence is %+v", e)
 	}
 }
