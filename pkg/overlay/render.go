@@ -18,6 +18,9 @@ const (
 	kindCilium    = "CiliumNetworkPolicy"
 	kindNetwork   = "NetworkPolicy"
 	kindKubeArmor = "KubeArmorPolicy"
+	// hardening stands for KubeArmor policies that block from the first moment,
+	// whatever the namespace's posture is.
+	hardening = "autopolicy.dev/hardening"
 )
 
 // Posture is what KubeArmor does, in a whole namespace, about what no Allow rule
@@ -84,6 +87,9 @@ func kindsOf(w Workload) (map[string]bool, error) {
 			if kind := value(d, "kind"); kind != nil {
 				kinds[kind.Value] = true
 			}
+			if value(d, "metadata", "labels", hardening) != nil {
+				kinds[hardening] = true
+			}
 		}
 	}
 	return kinds, nil
@@ -123,6 +129,21 @@ func auditKustomization(kinds map[string]bool, withheld bool) []byte {
       enableDefaultDeny:
         egress: false
         ingress: false
+`)
+	}
+	if kinds[hardening] && !withheld {
+		patches = append(patches, `# Policies of hardening templates report only, until the workload is in deny.
+- target:
+    group: security.kubearmor.com
+    kind: KubeArmorPolicy
+    labelSelector: autopolicy.dev/hardening=block
+  patch: |-
+    apiVersion: security.kubearmor.com/v1
+    kind: KubeArmorPolicy
+    metadata:
+      name: any
+    spec:
+      action: Audit
 `)
 	}
 	if withheld && kinds[kindKubeArmor] {

@@ -223,6 +223,13 @@ func (d *discovery) render(l learned) error {
 		}
 	}
 	d.noteAll(slug, "", l.set.Notes)
+	// What was made of templates is not learned, and stays.
+	if data, ok := d.candidate.tree[path.Join(overlay.BaseFolder(slug), hardeningFile)]; ok && len(files) > 0 {
+		w.Base[hardeningFile] = data
+		if s := d.candidate.rec.find(slug); s != nil && !d.candidate.edited(s, path.Join("base", hardeningFile)) {
+			files[path.Join("base", hardeningFile)] = data
+		}
+	}
 	if len(files) == 0 {
 		d.reasons = append(d.reasons, fmt.Sprintf("%s: no engine can express anything of what was observed", l.workload))
 		return nil
