@@ -3,7 +3,6 @@ package rollout
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -203,7 +202,8 @@ func (c *candidate) match(in Input, s state, templates []harden.Template, learne
 	}
 	var all []harden.Result
 	for _, p := range sorted(profiles) {
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(p.Facts)), judgeable) {
+		facts := slices.SortedFunc(p.Facts.Keys(), behavior.Compare)
+		if !slices.ContainsFunc(facts, judgeable) {
 			continue // no evidence is no reason to say that nothing conflicts
 		}
 		labels, err := behavior.ParseLabels(p.Labels)
@@ -213,10 +213,6 @@ func (c *candidate) match(in Input, s state, templates []harden.Template, learne
 		if len(labels) == 0 {
 			c.note(s.Slug, "container %s is not hardened: its pods carry no label by which a policy could select them", p.Subject.Container)
 			continue
-		}
-		facts := make([]behavior.Fact, 0, len(p.Facts))
-		for _, o := range p.Observed() {
-			facts = append(facts, o.Fact)
 		}
 		subject := engine.Subject{Subject: p.Subject, Labels: labels}
 		room, err := kubearmor.NewRoom(learned, subject)
