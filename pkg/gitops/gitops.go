@@ -235,13 +235,7 @@ func (r *Repository) log(ctx context.Context, dir string, yield func(LogEntry, e
 		if err != nil {
 			return err
 		}
-		e := LogEntry{
-			Revision: revision(commit.Hash),
-			Author:   Signature{commit.Author.Name, commit.Author.Email},
-			When:     commit.Author.When,
-			Message:  commit.Message,
-			Trailers: parseTrailers(commit.Message),
-		}
+		e := entryOf(commit)
 		if parent != nil {
 			e.Parent = revision(parent.Hash)
 			if before, err = r.folderID(parent.TreeHash, dir); err != nil {
@@ -254,6 +248,16 @@ func (r *Repository) log(ctx context.Context, dir string, yield func(LogEntry, e
 		commit = parent
 	}
 	return nil
+}
+
+func entryOf(c *object.Commit) LogEntry {
+	return LogEntry{
+		Revision: revision(c.Hash),
+		Author:   Signature{c.Author.Name, c.Author.Email},
+		When:     c.Author.When,
+		Message:  c.Message,
+		Trailers: parseTrailers(c.Message),
+	}
 }
 
 // firstParent returns nil for the first commit, and at the edge of a shallow

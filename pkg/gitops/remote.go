@@ -33,7 +33,9 @@ type remote struct {
 	store    *filesystem.Storage
 	dir      string
 	branch   plumbing.ReferenceName
-	tip      plumbing.Hash // zero: the branch has no commit
+	at       plumbing.Hash // where branch is; zero: it has no commit
+	tip      plumbing.Hash // what a commit is made on: at, or below review
+	review   *review       // nil: commits go to branch
 	progress io.Writer
 }
 
@@ -91,19 +93,32 @@ func (m *remote) refresh(ctx context.Context) error {
 	if err != nil {
 		return m.explain(ctx, err)
 	}
-	want, err := m.find(ar)
-	if err != nil || want == m.tip {
+	at, err := m.find(ar)
+	if err != nil {
 		return err
 	}
-	if !want.IsZero() && m.store.HasEncodedObject(want) != nil {
-		if err := m.fetch(ctx, s, ar, want); err != nil {
+	var offered plumbing.Hash
+	if m.review != nil {
+		offered = ar.References[m.review.branch.String()]
+	}
+	var wants []plumbing.Hash
+	for _, h := range []plumbing.Hash{at, offered} {
+		if !h.IsZero() && m.store.HasEncodedObject(h) != nil {
+			wants = append(wants, h)
+		}
+	}
+	if len(wants) > 0 {
+		if err := m.fetch(ctx, s, ar, wants); err != nil {
 			return m.explain(ctx, err)
 		}
 	}
-	if _, err := rootTree(m.store, want); err != nil {
+	if _, err := rootTree(m.store, at); err != nil {
 		return err
 	}
-	m.tip = want
+	if m.review != nil {
+		return m.begin(at, offered)
+	}
+	m.at, m.tip = at, at
 	return nil
 }
 
@@ -141,11 +156,11 @@ func (m *remote) find(ar *packp.AdvRefs) (plumbing.Hash, error) {
 	return h, nil
 }
 
-func (m *remote) fetch(ctx context.Context, s transport.UploadPackSession, ar *packp.AdvRefs, want plumbing.Hash) (err error) {
+func (m *remote) fetch(ctx context.Context, s transport.UploadPackSession, ar *packp.AdvRefs, wants []plumbing.Hash) (err error) {
 	req := packp.NewUploadPackRequestFromCapabilities(ar.Capabilities)
-	req.Wants = []plumbing.Hash{want}
-	if !m.tip.IsZero() {
-		req.Haves = []plumbing.Hash{m.tip}
+	req.Wants = wants
+	if !m.at.IsZero() {
+		req.Haves = []plumbing.Hash{m.at}
 	}
 	words := &serverWords{out: m.progress}
 	if m.progress == nil && ar.Capabilities.Supports(capability.NoProgress) {
@@ -187,13 +202,14 @@ func (m *remote) publish(ctx context.Context, p proposal) error {
 	if err != nil {
 		return m.explain(ctx, err)
 	}
-	if ar.References[m.branch.String()] != p.old {
+	to, old := m.target()
+	if ar.References[to.String()] != old || ar.References[m.branch.String()] != m.at {
 		return errOvertaken
 	}
 	words := &serverWords{out: m.progress}
 	report, err := m.push(ctx, s, ar, p, words)
-	if report != nil && report.UnpackStatus == "ok" && accepted(report, m.branch) {
-		m.tip = p.new
+	if report != nil && report.UnpackStatus == "ok" && accepted(report, to) {
+		m.arrived(p.new)
 		return nil
 	}
 	if report == nil {
@@ -205,7 +221,25 @@ func (m *remote) publish(ctx context.Context, p proposal) error {
 	if report.UnpackStatus != "ok" {
 		words.add("unpack " + report.UnpackStatus)
 	}
-	return m.settle(ctx, p, &RefusedError{Branch: m.branch.Short(), Words: words.String()})
+	return m.settle(ctx, p, &RefusedError{Branch: to.Short(), Words: words.String()})
+}
+
+// target is the branch that commits go to, and where it is.
+func (m *remote) target() (plumbing.ReferenceName, plumbing.Hash) {
+	if m.review != nil {
+		return m.review.branch, m.review.at
+	}
+	return m.branch, m.at
+}
+
+// arrived notes that the target branch now is at h.
+func (m *remote) arrived(h plumbing.Hash) {
+	m.tip = h
+	if m.review != nil {
+		m.review.at, m.review.Open = h, true
+		return
+	}
+	m.at = h
 }
 
 func accepted(report *packp.ReportStatus, name plumbing.ReferenceName) bool {
@@ -223,7 +257,8 @@ func (m *remote) push(ctx context.Context, s transport.ReceivePackSession, ar *p
 		}
 	}
 	req.Progress = words
-	req.Commands = []*packp.Command{{Name: m.branch, Old: p.old, New: p.new}}
+	to, old := m.target()
+	req.Commands = []*packp.Command{{Name: to, Old: old, New: p.new}}
 	read, write := io.Pipe()
 	req.Packfile = read
 	encoded := make(chan error, 1)
@@ -248,17 +283,23 @@ func (m *remote) settle(ctx context.Context, p proposal, cause error) error {
 	}
 	ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
+	_, before := m.target()
 	if err := m.refresh(ask); err != nil {
 		if refused != nil {
 			return refused
 		}
 		return &UncertainError{Revision: revision(p.new), URL: m.url, Err: errors.Join(cause, err)}
 	}
-	if m.tip == p.old {
+	_, now := m.target()
+	if now == before {
 		return m.absent(p, cause)
 	}
-	if !m.tip.IsZero() {
-		if ok, err := isAncestor(m.store, p.new, m.tip); err != nil || ok {
+	if !now.IsZero() {
+		ok, err := isAncestor(m.store, p.new, now)
+		if ok && now == p.new {
+			m.arrived(now)
+		}
+		if err != nil || ok {
 			return err // it has arrived, perhaps below a later commit
 		}
 	}
@@ -271,7 +312,8 @@ func (m *remote) absent(p proposal, cause error) error {
 	var lost *NetworkError
 	switch {
 	case cause == nil:
-		return &RefusedError{Branch: m.branch.Short(), Words: "the server gave no reason"}
+		to, _ := m.target()
+		return &RefusedError{Branch: to.Short(), Words: "the server gave no reason"}
 	case errors.As(cause, &lost), errors.Is(cause, context.Canceled):
 		return &UncertainError{Revision: revision(p.new), URL: m.url, Asked: true, Err: cause}
 	}
