@@ -12,6 +12,8 @@ IMAGE ?= ghcr.io/autopolicy/collector:$(VERSION)
 FUZZTIME ?= 20s
 RUNS ?= 40
 ROUNDS ?= 10
+CORPUS ?=
+REUSE ?=
 NODES ?= 2
 KERNELS ?=
 FAMILIES ?=
@@ -90,6 +92,12 @@ bench: build-plugin kubectl ## Measure size and start against stock kubectl; wri
 bench-collector: setup build-collector ## Measure the collector's cost and completeness (Debian, root, a quiet machine, 20 minutes)
 	go build -o bin/bench-collector ./tests/bench/collector
 	bin/bench-collector -rounds $(ROUNDS) -write docs/benchmarks.md
+
+.PHONY: corpus
+corpus: setup build-collector ## Learn from real programs, judge other runs and attacks (Debian, root); CORPUS=all REUSE=1
+	go build -o bin/corpus ./tests/corpus
+	bin/corpus $(if $(filter all,$(CORPUS)),-programs ALL,$(if $(CORPUS),-programs $(CORPUS))) $(if $(REUSE),-reuse) \
+		-commit "$$(git rev-parse --short=12 HEAD)" $(if $(filter all,$(CORPUS)),-write docs/quality.md)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s)

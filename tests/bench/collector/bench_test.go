@@ -3,15 +3,10 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 )
@@ -115,24 +110,6 @@ func TestWhatWasNotMeasuredHasNoVerdict(t *testing.T) {
 		if got := reading.Verdict(); got != "unmeasured" {
 			t.Errorf("%s is %s", reading.Name, got)
 		}
-	}
-}
-
-func TestTheServerNamesEveryPod(t *testing.T) {
-	handler := podHandler([]corev1.Pod{podOf(1), podOf(2)})
-	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/v1/pods", nil))
-	var list corev1.PodList
-	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil {
-		t.Fatal(err)
-	}
-	if len(list.Items) != 2 || list.Items[1].Status.ContainerStatuses[0].ContainerID != "containerd://"+containerID(2) {
-		t.Errorf("list %+v", list)
-	}
-	w = httptest.NewRecorder()
-	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/v1/services", nil))
-	if got := strings.TrimSpace(w.Body.String()); !strings.Contains(got, `"items":[]`) {
-		t.Errorf("services: %s", got)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/autopolicy/kubectl-autopolicy/tests/node"
 )
 
 // left counts what is still there after the collector ended.
@@ -18,7 +20,7 @@ func (l left) sum() float64 { return float64(l.objects + l.pins + l.attachments)
 func (l *lab) measureLeftovers(ctx context.Context, r *result) error {
 	l.say("looking for leftovers")
 	r.left = map[string]left{}
-	for name, end := range map[string]func(*collector) error{"stop": (*collector).stop, "SIGKILL": (*collector).kill} {
+	for name, end := range map[string]func(*collector) error{"stop": (*collector).Stop, "SIGKILL": (*collector).Kill} {
 		before, err := l.inventory()
 		if err != nil {
 			return err
@@ -32,13 +34,13 @@ func (l *lab) measureLeftovers(ctx context.Context, r *result) error {
 			return err
 		}
 		if c.objects.count() == 0 {
-			return errors.Join(errors.New("the collector has nothing in the kernel"), c.kill())
+			return errors.Join(errors.New("the collector has nothing in the kernel"), c.Kill())
 		}
 		if err := end(c); err != nil {
 			return err
 		}
 		var gone left
-		err = within(ctx, 10*time.Second, "", func() (bool, error) { // the kernel frees after a grace period
+		err = node.Within(ctx, 10*time.Second, "", func() (bool, error) { // the kernel frees after a grace period
 			now, err := kernelObjects()
 			if err != nil {
 				return false, err

@@ -28,12 +28,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/autopolicy/kubectl-autopolicy/tests/node"
 )
 
 func main() {
 	// It starts itself as what its containers and helpers begin as.
 	roles := map[string]func([]string) error{
-		"role:container": enterContainer, "role:collector": becomeCollector, "role:bpftrace": becomeBpftrace, "role:client": becomeClient,
+		"role:container": enterContainer, node.CollectorRole: node.BecomeCollector, "role:bpftrace": becomeBpftrace, "role:client": becomeClient,
 	}
 	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
 		err := roles[os.Args[1]](os.Args[2:])
@@ -63,7 +65,7 @@ type lab struct {
 
 	cgroupRoot string // of version 2
 	cgroups    string // ours below it
-	api        *api
+	api        *node.API
 	containers []*container
 }
 
@@ -167,10 +169,11 @@ func newLab(ctx context.Context, collector, source, cache string) (_ *lab, err e
 	for n := range pods {
 		pods[n] = podOf(n)
 	}
-	if l.api, err = serveAPI(pods); err != nil {
+	if l.api, err = node.Serve(); err != nil {
 		return nil, err
 	}
-	return l, os.WriteFile(filepath.Join(l.work, "ca.crt"), l.api.ca, 0o600)
+	l.api.Set(pods...)
+	return l, nil
 }
 
 // close removes what the lab made.
@@ -180,7 +183,7 @@ func (l *lab) close() error {
 		errs = append(errs, l.stop(c))
 	}
 	if l.api != nil {
-		l.api.stop()
+		l.api.Stop()
 	}
 	if l.cgroups != "" {
 		errs = append(errs, os.Remove(l.cgroups))

@@ -124,7 +124,7 @@ func (l *lab) under(ctx context.Context, variant string, hooks []hook, do func()
 		if err != nil {
 			return err
 		}
-		return errors.Join(do(), collector.check(ctx), collector.stop())
+		return errors.Join(do(), collector.check(ctx), collector.Stop())
 	}
 	i := slices.IndexFunc(scripts(), func(s script) bool { return s.name == variant })
 	stop, err := l.trace(ctx, scripts()[i])
@@ -137,7 +137,7 @@ func (l *lab) under(ctx context.Context, variant string, hooks []hook, do func()
 // check refuses a collector that saw nothing of what it was to cost something
 // for, or that lost something.
 func (c *collector) check(ctx context.Context) error {
-	s, err := c.status(ctx)
+	s, err := c.Status(ctx)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (l *lab) shares(ctx context.Context, c *container) (_ []hook, _ map[string]
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, collector.stop()) }()
+	defer func() { err = errors.Join(err, collector.Stop()) }()
 	hooks, err := collector.objects.hooks()
 	if err != nil {
 		return nil, nil, err

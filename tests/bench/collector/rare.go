@@ -57,7 +57,7 @@ func (l *lab) plantRareFacts(ctx context.Context, r *result) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, collector.stop()) }()
+	defer func() { err = errors.Join(err, collector.Stop()) }()
 	l.say("starting %d containers", containers-firstSmall)
 	small, err := l.startSmall(ctx)
 	if err != nil {

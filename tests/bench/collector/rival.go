@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autopolicy/kubectl-autopolicy/tests/node"
 )
 
 // script is a bpftrace program that keeps in a map what ours keeps.
@@ -60,7 +62,7 @@ func (l *lab) trace(ctx context.Context, s script) (func() error, error) {
 		return nil, fmt.Errorf("start bpftrace: %w", err)
 	}
 	probes := strings.Count(s.text, "tracepoint:")
-	err := within(ctx, 30*time.Second, "bpftrace is not attached", func() (bool, error) {
+	err := node.Within(ctx, 30*time.Second, "bpftrace is not attached", func() (bool, error) {
 		if err := command.Process.Signal(syscall.Signal(0)); err != nil {
 			return false, errors.New("bpftrace ended by itself")
 		}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autopolicy/kubectl-autopolicy/tests/node"
 )
 
 // server is a real one from Debian, what loads it, and where that says how much
@@ -69,7 +71,7 @@ func (l *lab) measureServers(ctx context.Context, r *result) error {
 			return err
 		}
 		running[i] = c
-		if err := within(ctx, time.Minute, s.name+" does not serve", func() (bool, error) {
+		if err := node.Within(ctx, time.Minute, s.name+" does not serve", func() (bool, error) {
 			_, err := l.client(ctx, c, s.prepare)
 			return err == nil, nil
 		}); err != nil {
@@ -128,7 +130,7 @@ func (l *lab) hooks(ctx context.Context) ([]hook, error) {
 		return nil, err
 	}
 	hooks, err := c.objects.hooks()
-	return hooks, errors.Join(err, c.stop())
+	return hooks, errors.Join(err, c.Stop())
 }
 
 // client runs a shell command from the packages in the network of a container,

@@ -21,7 +21,7 @@ func (l *lab) measureSteady(ctx context.Context, r *result) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, collector.stop()) }()
+	defer func() { err = errors.Join(err, collector.Stop()) }()
 	small, err := l.startSmall(ctx)
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (l *lab) measureSteady(ctx context.Context, r *result) (err error) {
 	}
 	r.steadyEvents /= took.Seconds()
 	r.steadyCPU = (after - before).Seconds() / took.Seconds() * 100
-	s, err := collector.status(ctx)
+	s, err := collector.Status(ctx)
 	if err == nil && s.Containers < containers {
 		err = fmt.Errorf("the collector observed %d containers", s.Containers)
 	}
