@@ -96,7 +96,6 @@ func (s *scene) pull(ctx context.Context, view *topology.Cluster) (behavior.Prof
 	profile := behavior.Profile{
 		Subject:  behavior.Subject{Workload: behavior.Workload{Namespace: namespace, Kind: "StatefulSet", Name: s.program.name}, Container: container},
 		Labels:   behavior.FormatLabels(s.program.labels()),
-		Facts:    map[behavior.Fact]behavior.Evidence{},
 		Coverage: behavior.Coverage{Replicas: len(s.pods), Pods: map[string]behavior.PodCoverage{}},
 	}
 	if err := pause(ctx, settle); err != nil {
@@ -116,7 +115,7 @@ func (s *scene) pull(ctx context.Context, view *topology.Cluster) (behavior.Prof
 			}
 		}
 	}
-	if len(profile.Facts) == 0 {
+	if profile.Facts.Len() == 0 {
 		return profile, fmt.Errorf("%s: the collector has nothing of it", s.namespace)
 	}
 	return profile, nil
