@@ -33,6 +33,7 @@ type config struct {
 	Author     configAuthor    `yaml:"author"`
 	SSH        configSSH       `yaml:"ssh"`
 	Collector  configCollector `yaml:"collector"`
+	SyncedBy   string          `yaml:"syncedBy"`
 }
 
 type configAuthor struct {
@@ -66,7 +67,7 @@ func readConfig(name string) (config, error) {
 	c, err := decodeConfig(data)
 	if err != nil {
 		return config{}, hinted(fmt.Errorf("read configuration: %s%w", name, err),
-			"the fields are apiVersion, kind, repository, branch, path, engines, author.name, author.email, ssh.key, ssh.knownHosts and collector.image")
+			"the fields are apiVersion, kind, repository, branch, path, engines, author.name, author.email, ssh.key, ssh.knownHosts, collector.image and syncedBy")
 	}
 	if c.APIVersion != configVersion || c.Kind != configKind {
 		return config{}, hinted(fmt.Errorf("read configuration: %s: apiVersion is %q and kind %q", name, c.APIVersion, c.Kind),

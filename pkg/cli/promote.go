@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
@@ -19,8 +22,12 @@ type promoteOptions struct {
 	repository repositoryFlags
 	decision   decisionFlags
 	output     outputFlag
+	sync       syncFlags
 	to         string
 	force      string
+	soak       time.Duration
+	wait       time.Duration
+	flags      *pflag.FlagSet
 }
 
 func (a *app) promote() *cobra.Command {
@@ -34,6 +41,14 @@ would deny nothing of what was seen.
  The policies are judged as they stand in the repository, people's edits
 included. If they would deny something, or if the observation was not complete,
 that is shown, nothing is committed and the exit code is 1.
+
+ Before deny the cluster is asked what it runs: the stage before begins when
+Argo CD's Application or Flux's Kustomization has applied its commit, or, where
+neither does, when the live objects equal those of the commit. How long that must
+have been, and what else is asked for, is in rollout.yaml under gate.
+
+ With --wait it ends when the cluster runs the new stage; with code 1 when it does
+not within that time. What was committed stays.
 
  Exit codes: 0 promoted or already there, 1 not yet, 2 an error, 130 interrupted.`,
 		Example: `  # Enforce the policies of every workload in namespace shop
@@ -49,6 +64,11 @@ that is shown, nothing is committed and the exit code is 1.
 	o.decision.add(c)
 	o.output.add(c, "wide", "json", "yaml")
 	c.Flags().StringVar(&o.to, "to", "", "stage to begin: audit or deny (required)")
+	o.sync.add(c.Flags())
+	o.flags = c.Flags()
+	c.Flags().DurationVar(&o.soak, "soak", 0, "how long the cluster must have run the policies at stage audit, where rollout.yaml does not ask for longer (default 24h where Argo CD or Flux applies them)")
+	c.Flags().DurationVar(&o.wait, "wait", 0, "after the commit, wait so long until the cluster runs it")
+	c.Flags().Lookup("wait").NoOptDefVal = defaultWait.String()
 	c.Flags().StringVar(&o.force, "force", "", "promote in spite of the gate, for this reason; it is committed")
 	// The errors are that a flag does not exist, and they were made just now.
 	_ = c.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]string{"audit", "deny"}, cobra.ShellCompDirectiveNoFileComp))
@@ -67,7 +87,13 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := o.complete(s.config); err != nil {
+		return err
+	}
 	opts := rollout.PromoteOptions{To: stage, Force: o.force}
+	if o.flags.Changed("soak") {
+		opts.Soak = &o.soak
+	}
 	for _, arg := range args {
 		w, err := parseWorkload(s.namespace, arg)
 		if err != nil {
@@ -90,15 +116,27 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	watch, err := s.watcher(o.sync.by)
+	if err != nil && (!already || o.wait > 0) {
+		return err
+	}
 	var profiles behavior.Profiles
+	var runs *rollout.Synced
 	if !already {
 		if profiles, err = o.observe(ctx, s); err != nil {
 			return err
 		}
+		if stage == policy.Deny {
+			if runs, err = watch.look(ctx, s, f); err != nil {
+				return err
+			}
+		}
 	}
 	var verdicts rollout.Verdicts
 	decide := func(t overlay.Tree) (plan rollout.Plan, err error) {
-		plan, verdicts, err = rollout.Promote(s.input(t, profiles, f), opts)
+		in := s.input(t, profiles, f)
+		in.Synced = runs
+		plan, verdicts, err = rollout.Promote(in, opts)
 		return plan, err
 	}
 	plan, err := decide(f.tree)
@@ -112,7 +150,48 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 	if errors.As(err, &notYet) {
 		return o.notYet(s, notYet)
 	}
-	return f.blame(err)
+	if err != nil || o.wait == 0 || s.dryRun {
+		return f.blame(err)
+	}
+	return f.blame(o.await(ctx, s, f, watch, opts))
+}
+
+// complete fills what no flag gave from the configuration, and validates.
+func (o *promoteOptions) complete(c config) error {
+	if err := o.sync.complete(c); err != nil {
+		return err
+	}
+	switch {
+	case o.soak < 0:
+		return fmt.Errorf("--soak %s: want no less than nothing", o.soak)
+	case o.wait < 0 || o.wait == 0 && o.flags.Changed("wait"):
+		return fmt.Errorf("--wait %s: want more than nothing, such as 10m", o.wait)
+	case o.flags.Changed("force") && strings.TrimSpace(o.force) == "":
+		return hinted(errors.New("--force gives no reason"), "say why, it is committed: --force='the alert was a drill'")
+	}
+	return nil
+}
+
+// await waits until the cluster runs what was committed. That it does not is said
+// with the exit code of "not yet".
+func (o *promoteOptions) await(ctx context.Context, s *setup, f *folder, w *watcher, opts rollout.PromoteOptions) error {
+	slugs := opts.Workloads
+	if len(slugs) == 0 {
+		all, err := rollout.Workloads(s.input(f.tree, nil, f))
+		if err != nil {
+			return err
+		}
+		for _, each := range all {
+			slugs = append(slugs, each.Slug())
+		}
+	}
+	err := w.await(ctx, s, f, o.wait, slugs, opts.To)
+	var late *notSyncedError
+	if errors.As(err, &late) {
+		fmt.Fprintln(o.ErrOut, "not yet: "+printable(late.Error()))
+		return &silentError{ExitNotYet}
+	}
+	return err
 }
 
 // foresee finds what no observation would change: a tree that cannot be used, a

@@ -26,6 +26,7 @@ type statusOptions struct {
 	repository repositoryFlags
 	decision   decisionFlags
 	output     outputFlag
+	sync       syncFlags
 }
 
 func (a *app) status() *cobra.Command {
@@ -36,6 +37,9 @@ func (a *app) status() *cobra.Command {
 		Long: `Show for each workload and container how far it is: its stage, what of its life
 was observed, in how many of its pods, what was lost and when, whether there is
 still something new to see, and what stands in the way of its next stage.
+
+ It also asks the cluster which commit of the policies it runs, as Argo CD or Flux
+reports it, or by the live objects, and shows what was changed there or in git.
 
  It reads the evidence that is committed and, while somebody's collectors are in
 the cluster, what they know just now. It says which it has, and works with either.
@@ -55,6 +59,7 @@ as long a time as the others, the higher the more new facts.
 	c.ValidArgsFunction = a.completeWorkloads(&o.repository)
 	o.repository.add(c.Flags())
 	o.decision.addEngines(c.Flags())
+	o.sync.add(c.Flags())
 	o.output.add(c, "table", "wide", "json", "yaml")
 	return c
 }
@@ -71,6 +76,9 @@ func (o *statusOptions) run(ctx context.Context, args []string) error {
 			return err
 		}
 		slugs = append(slugs, w.Slug())
+	}
+	if err := o.sync.complete(s.config); err != nil {
+		return err
 	}
 	report := statusReport{Namespace: s.namespace, Workloads: []workloadStatus{}}
 	noRepository := o.repository.merge(s.config)
@@ -96,7 +104,14 @@ func (o *statusOptions) run(ctx context.Context, args []string) error {
 		s.progress.say("live: %s", report.Live.Reason)
 		return f.learned(s)
 	}
-	list, err := rollout.Statuses(o.input(s, f, live), slugs)
+	in := o.input(s, f, live)
+	if in.Synced, err = o.synced(ctx, s, f, &report); err != nil {
+		return err
+	}
+	list, err := rollout.Statuses(in, slugs)
+	if err == nil && report.Git.Used {
+		report.Drift, err = rollout.Drift(in)
+	}
 	if err != nil {
 		if f.repository == nil {
 			return err
@@ -117,6 +132,31 @@ func (o *statusOptions) input(s *setup, f *folder, live behavior.Profiles) rollo
 		return s.input(f.tree, live, f)
 	}
 	return rollout.Input{Namespace: s.namespace, Tree: f.tree, Fresh: live, Engines: s.engines, Now: o.now()}
+}
+
+// synced asks the cluster what it runs. That it cannot be asked is said in the
+// report and no error.
+func (o *statusOptions) synced(ctx context.Context, s *setup, f *folder, report *statusReport) (*rollout.Synced, error) {
+	if !report.Git.Used {
+		return nil, nil
+	}
+	w, err := s.watcher(o.sync.by)
+	if err != nil {
+		report.Synced.Reason = liveReason(err)
+		return nil, nil
+	}
+	short, cancel := context.WithTimeoutCause(ctx, joinTimeout, fmt.Errorf("the cluster does not answer within %s", joinTimeout))
+	defer cancel()
+	now, err := w.once(short, s, f)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		report.Synced.Reason = liveReason(err)
+		return nil, nil
+	}
+	report.Synced = syncedStatus{Asked: true, By: now.By, Revision: now.Revision, Since: now.Since, Obstacles: now.Obstacles}
+	return now, nil
 }
 
 // live asks the collectors that are in the cluster, if there are any. That there

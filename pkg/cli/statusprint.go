@@ -23,6 +23,14 @@ func (r statusReport) tell(p *progress) {
 	default:
 		p.say("git: %s on branch %s of %s, at %s", r.Git.Folder, r.Git.Branch, r.Git.Repository, short(r.Git.Revision))
 	}
+	switch {
+	case r.Synced.Asked && r.Synced.By != "":
+		p.say("synced: %s runs %s", r.Synced.By, shortOrNone(r.Synced.Revision))
+	case r.Synced.Asked:
+		p.say("synced: neither Argo CD nor Flux applies the folder; the live objects are compared with it")
+	case r.Git.Used:
+		p.say("synced: %s", r.Synced.Reason)
+	}
 	if !r.Live.Used {
 		p.say("live: %s", r.Live.Reason)
 		return
@@ -100,13 +108,35 @@ func (r statusReport) printBelow(w io.Writer, wide bool) {
 			}
 		}
 	}
+	var drift, open gathered
+	for _, d := range r.Drift {
+		drift.add(r.Namespace, d)
+	}
+	if wide {
+		for _, x := range r.Workloads {
+			for _, g := range x.Gates {
+				if g.Open {
+					open.add(x.Workload, g.Gate+": "+g.Evidence)
+				}
+			}
+		}
+	}
 	lost.print(w, "lost")
 	gaps.print(w, "gap")
 	fill.print(w, "map")
+	drift.print(w, "drift")
+	open.print(w, "open")
 	for _, stage := range []policy.Stage{policy.Audit, policy.Deny} {
 		obstacles[stage].print(w, string(stage))
 	}
 	advice.print(w, "do")
+}
+
+func shortOrNone(revision string) string {
+	if revision == "" {
+		return "no commit"
+	}
+	return short(revision)
 }
 
 // next says in a cell whether the next stage could begin.

@@ -13,9 +13,12 @@ import (
 
 // statusReport is the status of a namespace in the form that programs read.
 type statusReport struct {
-	Namespace string           `json:"namespace"`
-	Git       gitStatus        `json:"git"`
-	Live      liveStatus       `json:"live"`
+	Namespace string       `json:"namespace"`
+	Git       gitStatus    `json:"git"`
+	Live      liveStatus   `json:"live"`
+	Synced    syncedStatus `json:"synced"`
+	// Drift is what is in the cluster or in git and was not generated.
+	Drift     []string         `json:"drift,omitempty"`
 	Workloads []workloadStatus `json:"workloads"`
 }
 
@@ -26,6 +29,16 @@ type gitStatus struct {
 	Branch     string `json:"branch,omitempty"`
 	Folder     string `json:"folder,omitempty"`
 	Revision   string `json:"revision,omitempty"`
+}
+
+// syncedStatus is what the cluster runs of the policies, or why it was not asked.
+type syncedStatus struct {
+	Asked     bool      `json:"asked"`
+	Reason    string    `json:"reason,omitempty"` // why not
+	By        string    `json:"by,omitempty"`     // Argo CD's or Flux's object that applies them
+	Revision  string    `json:"revision,omitempty"`
+	Since     time.Time `json:"since,omitzero"`
+	Obstacles []string  `json:"obstacles,omitempty"`
 }
 
 // liveStatus is whose collectors were asked, or why none was.
@@ -47,7 +60,16 @@ type workloadStatus struct {
 	Next       policy.Stage      `json:"next,omitempty"`
 	Obstacles  []string          `json:"obstacles"` // in the way of the next stage
 	Advice     []string          `json:"advice"`
+	Gates      []gateStatus      `json:"gates,omitempty"` // before deny
 	Containers []containerStatus `json:"containers"`
+}
+
+// gateStatus is one gate, and what it was decided by.
+type gateStatus struct {
+	Gate     string   `json:"gate"`
+	Open     bool     `json:"open"`
+	Evidence string   `json:"evidence,omitempty"`
+	Reasons  []string `json:"reasons,omitempty"` // why it is closed
 }
 
 type containerStatus struct {
@@ -99,6 +121,9 @@ func (r *statusReport) add(list []rollout.Status) {
 	for _, s := range list {
 		w := workloadStatus{Workload: s.Workload.String(), Stage: s.Stage, Since: s.Since, By: s.By, Next: s.Next,
 			Obstacles: filled(s.Obstacles), Advice: filled(s.Advice), Containers: []containerStatus{}}
+		for _, g := range s.Gates {
+			w.Gates = append(w.Gates, gateStatus{g.Gate, g.Open, g.Evidence, g.Reasons})
+		}
 		for _, c := range s.Containers {
 			w.Containers = append(w.Containers, containerReport(c))
 		}

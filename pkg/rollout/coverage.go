@@ -12,8 +12,8 @@ import (
 
 // cover puts the coverage into the evidence of a workload whose rules stay as
 // they are, if more of a container's life was observed than ever before: its
-// start, its readiness, its steady state, a restart or its end. That happens at
-// most once each, so that the history does not get a commit for every run. The
+// start, its readiness, its steady state, a restart, its end, or another image. That
+// happens at most once each, so that the history does not get a commit for every run. The
 // facts keep their evidence.
 func (d *discovery) cover(l *learned, old behavior.Profiles) error {
 	now := maps.Clone(old)
@@ -27,6 +27,11 @@ func (d *discovery) cover(l *learned, old behavior.Profiles) error {
 		seen := p.Coverage.Milestones()
 		p.Coverage = behavior.MergeCoverage(p.Coverage, fresh.Coverage)
 		first := slices.DeleteFunc(p.Coverage.Milestones(), func(m string) bool { return slices.Contains(seen, m) })
+		for _, image := range imagesOf(fresh.Coverage) {
+			if !learnedFrom(image, imagesOf(old[s].Coverage)) {
+				first = append(first, "image "+behavior.Escape(image))
+			}
+		}
 		if now[s] = p; len(first) == 0 {
 			continue
 		}

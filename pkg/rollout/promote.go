@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"time"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
@@ -22,6 +23,9 @@ type PromoteOptions struct {
 	// Force, if not empty, is the reason for which the gate is overridden. It is
 	// committed. It does not override errors.
 	Force string
+	// Soak, if not nil, is how long the stage before must have lasted where
+	// rollout.yaml does not ask for longer.
+	Soak *time.Duration
 }
 
 // Violation is a fact that the tree's objects would refuse once the stage has
@@ -132,6 +136,9 @@ func Promote(in Input, opts PromoteOptions) (Plan, Verdicts, error) {
 		plan.Reasons = []string{fmt.Sprintf("every workload is at %s already", opts.To)}
 		return plan, Verdicts{}, nil
 	}
+	if fresh, err = withRuns(in, rec, raised, fresh); err != nil {
+		return plan, Verdicts{}, err
+	}
 	c := newCandidate(in, rec, false)
 	for _, slug := range raised {
 		s := c.rec.find(slug)
@@ -190,8 +197,13 @@ func decide(in Input, opts PromoteOptions, c *candidate, before record, raised [
 		}
 		subjects = append(subjects, fresh[w].Subjects()...)
 	}
-	verdicts := judge(in, subjects, all)
-	reasons := shortfalls(in, opts, c, raised, fresh)
+	judged := in
+	judged.Fresh = behavior.Profiles{}
+	for _, profiles := range fresh {
+		maps.Copy(judged.Fresh, profiles)
+	}
+	verdicts := judge(judged, subjects, all)
+	reasons := shortfalls(in, opts, c, before, raised, fresh)
 	if (len(verdicts.Violations) > 0 || len(reasons) > 0) && opts.Force == "" {
 		return plan, verdicts, &NotYetError{Namespace: in.Namespace, To: opts.To, Violations: verdicts.Violations, Reasons: reasons}
 	}
@@ -265,22 +277,47 @@ func (v *Verdicts) add(x Violation) {
 	}
 }
 
-// shortfalls say what keeps the fresh profiles from speaking for the workloads
-// that are to be promoted. Audit denies nothing and so asks for nothing.
-func shortfalls(in Input, opts PromoteOptions, c *candidate, raised []string, fresh map[behavior.Workload]behavior.Profiles) []string {
+// shortfalls say which gates but violations keep the stage from beginning. Audit
+// denies nothing and so asks for nothing.
+func shortfalls(in Input, opts PromoteOptions, c *candidate, before record, raised []string, fresh map[behavior.Workload]behavior.Profiles) []string {
 	if opts.To == policy.Audit {
 		return nil
 	}
 	var reasons []string
-	files := c.tree.Index()
+	g := newGates(in, c, opts.Soak)
 	for _, slug := range raised {
-		w := c.rec.find(slug).workload(in.Namespace)
-		reasons = append(reasons, shortfallsOf(in, c, files, w, fresh[w])...)
+		s := *before.find(slug)
+		for _, reason := range reasonsOf(g.of(s, fresh[s.workload(in.Namespace)])) {
+			if !slices.Contains(reasons, reason) { // what keeps all of them is said once
+				reasons = append(reasons, reason)
+			}
+		}
 	}
 	return reasons
 }
 
-// shortfallsOf are those of one workload, and of its promotion to deny.
+// withRuns adds, of workloads that run and end and did not run now, what was
+// learned of them: a nightly job need not run for a promotion.
+func withRuns(in Input, rec record, raised []string, fresh map[behavior.Workload]behavior.Profiles) (map[behavior.Workload]behavior.Profiles, error) {
+	all := maps.Clone(fresh)
+	for _, slug := range raised {
+		w := rec.find(slug).workload(in.Namespace)
+		if !transient(w) || len(fresh[w]) > 0 {
+			continue
+		}
+		learned, err := evidence(in.Tree, w, behavior.DecodeFile)
+		if err != nil {
+			return nil, err
+		}
+		if len(learned) > 0 {
+			all[w] = learned
+		}
+	}
+	return all, nil
+}
+
+// shortfallsOf say what keeps the fresh profiles from speaking for a workload on
+// its way to deny.
 func shortfallsOf(in Input, c *candidate, files overlay.Index, w behavior.Workload, profiles behavior.Profiles) []string {
 	var reasons []string
 	if len(policies(files, w.Slug())) == 0 {
@@ -296,36 +333,15 @@ func shortfallsOf(in Input, c *candidate, files overlay.Index, w behavior.Worklo
 		if _, err := behavior.ParseLabels(profiles[s].Labels); err != nil {
 			reasons = append(reasons, fmt.Sprintf("%s/%s: %s", w, s.Container, err))
 		}
-		if c.rec.Gate.Coverage == coverageAny {
+		if c.rec.Gate.Coverage == gateAny {
 			continue
 		}
 		for _, text := range profiles[s].Coverage.Shortfalls() {
 			reasons = append(reasons, fmt.Sprintf("%s/%s: %s", w, s.Container, text))
 		}
 	}
-	if c.rec.Gate.Coverage != coverageAny {
-		reasons = append(reasons, unstarted(in, w, profiles)...)
+	if c.rec.Gate.Coverage != gateAny {
 		reasons = append(reasons, unwatched(in, w, profiles)...)
-	}
-	return reasons
-}
-
-// unstarted names the containers of a workload whose start was seen neither when
-// their policies were learned nor now. Policies learned from what ran already
-// may keep it from starting again.
-func unstarted(in Input, w behavior.Workload, fresh behavior.Profiles) []string {
-	all, err := evidence(in.Tree, w, behavior.DecodeCoverage)
-	if err != nil {
-		return []string{err.Error()}
-	}
-	for s, p := range fresh {
-		all.Add(behavior.Profile{Subject: s, Labels: p.Labels, Coverage: p.Coverage})
-	}
-	var reasons []string
-	for _, p := range sorted(all) {
-		if p.Coverage.Starts() == 0 && !onlyTraffic(p.Coverage) {
-			reasons = append(reasons, fmt.Sprintf("%s/%s: its start was never observed: restart it while discover or promote observes", w, p.Subject.Container))
-		}
 	}
 	return reasons
 }

@@ -39,18 +39,6 @@ type record struct {
 	Workloads  []state  `json:"workloads"` // in order of Slug
 }
 
-// gate holds what people may set about promotions.
-type gate struct {
-	// Coverage that a promotion to deny asks of the fresh profiles: complete, or
-	// any for namespaces in which complete is never reached.
-	Coverage string `json:"coverage"`
-}
-
-const (
-	coverageComplete = "complete"
-	coverageAny      = "any"
-)
-
 // state is what rollout.yaml says about one workload.
 type state struct {
 	Slug     string       `json:"workload"`
@@ -133,8 +121,8 @@ func decodeRecord(data []byte) (record, error) {
 	if r.Gate.Coverage == "" {
 		r.Gate.Coverage = coverageComplete
 	}
-	if r.Gate.Coverage != coverageComplete && r.Gate.Coverage != coverageAny {
-		return invalid("gate.coverage is %q, want %s or %s", r.Gate.Coverage, coverageComplete, coverageAny)
+	if err := r.Gate.validate(); err != nil {
+		return invalid("%s", err)
 	}
 	seen := map[string]bool{}
 	for _, s := range r.Workloads {

@@ -40,6 +40,9 @@ type Input struct {
 	Learn   Learner
 	Now     time.Time
 	By      string // who asked for it, as rollout.yaml shall name them
+	// Synced is what the cluster runs of the tree; nil when it was not asked, and
+	// then no gate asks for it.
+	Synced *Synced
 }
 
 // Plan is a change of a namespace's tree. It is carried out by others.

@@ -27,6 +27,8 @@ type Status struct {
 	// is. Advice says what to do about them, or that it can be promoted.
 	Obstacles []string
 	Advice    []string
+	// Gates are what was asked for Next, in order; none on the way to audit.
+	Gates []Check
 }
 
 // ContainerStatus is what is known of one container.
@@ -143,7 +145,7 @@ func (o *outlook) status(w behavior.Workload, fresh behavior.Profiles) (Status, 
 func (o *outlook) foresee(list []Status) error {
 	violations := map[behavior.Workload][]Violation{}
 	c := newCandidate(o.in, o.rec, false)
-	edited, files := "", c.tree.Index()
+	edited, gates := "", newGates(o.in, c, nil)
 	if len(o.raised) > 0 {
 		for _, slug := range o.raised {
 			c.rec.find(slug).Stage = policy.Deny
@@ -156,7 +158,7 @@ func (o *outlook) foresee(list []Status) error {
 		case err != nil:
 			return err
 		default:
-			files = c.tree.Index()
+			gates.files = c.tree.Index()
 			all, err := judges(c.tree, o.in.Engines)
 			if err != nil {
 				return err
@@ -179,17 +181,33 @@ func (o *outlook) foresee(list []Status) error {
 			continue
 		}
 		if s.Next == policy.Deny {
+			var reasons []string
 			for _, v := range violations[s.Workload] {
-				s.Obstacles = append(s.Obstacles, v.String())
+				reasons = append(reasons, v.String())
 			}
 			if edited != "" {
-				s.Obstacles = append(s.Obstacles, edited)
+				reasons = append(reasons, edited)
 			}
-			s.Obstacles = append(s.Obstacles, shortfallsOf(o.in, c, files, s.Workload, o.judged[s.Workload])...)
+			none := fmt.Sprintf("%s judged, none would be denied", count(facts(o.judged[s.Workload]), "fact"))
+			s.Gates = append([]Check{checked(GateViolations, none, reasons)}, gates.of(*o.rec.find(s.Workload.Slug()), o.judged[s.Workload])...)
+			s.Obstacles = reasonsOf(s.Gates)
 		}
 		s.Advice = s.advise(len(violations[s.Workload]) > 0 && s.Next == policy.Deny, o.judged[s.Workload])
 	}
 	return nil
+}
+
+// facts counts those that an engine could be asked about.
+func facts(profiles behavior.Profiles) int {
+	n := 0
+	for _, p := range profiles {
+		for f := range p.Facts.Keys() {
+			if judgeable(f) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // advise says what to do next, the first thing first.

@@ -50,6 +50,7 @@ var rooms = []room{
 	{dir: "pkg/overlay", may: []string{"pkg/engine", "pkg/policy", "pkg/behavior"}, pure: true},
 	{dir: "pkg/rollout", may: left, pure: true},
 	{dir: "pkg/gitops"},
+	{dir: "pkg/gitops/synced"},
 	{dir: "pkg/gitops/forge"},
 	{dir: "pkg/web", may: append([]string{"pkg/rollout"}, left...)},
 	{dir: "pkg/cli", may: append([]string{"pkg/source", "pkg/rollout", "pkg/gitops", "pkg/web", "manifests"}, left...)},
