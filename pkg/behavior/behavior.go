@@ -137,6 +137,9 @@ const (
 	PeerAPIServer PeerKind = "apiserver" // the cluster's API server
 	PeerOutside   PeerKind = "outside"   // an address outside the cluster
 	PeerSelf      PeerKind = "self"      // the pod itself, over loopback or its own address
+	// PeerLinkLocal is an address that means something else on every link or in
+	// every cloud: a metadata service, a name server on the node.
+	PeerLinkLocal PeerKind = "link-local"
 )
 
 // Peer is the other end of a network fact. It is comparable.
@@ -151,7 +154,7 @@ type Peer struct {
 	// Name is what the container had asked DNS for when it was given the
 	// address, in lower case and without the last dot.
 	Name    string     `json:"name,omitempty"`
-	Address netip.Addr `json:"address,omitzero"` // node, API server, outside, or not yet resolved
+	Address netip.Addr `json:"address,omitzero"` // node, API server, link-local, outside, or not yet resolved
 }
 
 // String names the peer for people.
@@ -167,7 +170,12 @@ func (p Peer) String() string {
 		return "node " + p.Address.String()
 	case PeerSelf:
 		return "itself"
+	case PeerLinkLocal:
+		return p.Address.String() + " (link-local or metadata)"
 	case PeerOutside:
+		if p.Name != "" && !p.Address.IsValid() {
+			return p.Name + " (outside)"
+		}
 		if p.Name != "" {
 			return p.Name + " (outside, " + p.Address.String() + ")"
 		}

@@ -5,6 +5,7 @@ package engine
 
 import (
 	"errors"
+	"iter"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
@@ -53,6 +54,36 @@ type Object struct {
 type Subject struct {
 	behavior.Subject
 	Labels map[string]string // of the workload's pods
+	// Inside says in which conversations the profile that the fact is from holds
+	// what was said: rules about that are judged by those facts, and stand not in
+	// the way of the connection's.
+	Inside map[Conversation]bool
+}
+
+// Conversation is where requests of a kind, HTTP or DNS, were seen.
+type Conversation struct {
+	Kind      behavior.Kind
+	Direction behavior.Direction
+	Port      uint16
+}
+
+// Inside gives the conversations of which facts show what was said.
+func Inside(facts iter.Seq[behavior.Fact]) map[Conversation]bool {
+	var all map[Conversation]bool
+	for f := range facts {
+		c := Conversation{f.Kind, f.Direction, f.Port}
+		switch {
+		case f.Kind == behavior.DNS:
+			c.Direction = behavior.Egress
+		case f.Kind != behavior.HTTP:
+			continue
+		}
+		if all == nil {
+			all = map[Conversation]bool{}
+		}
+		all[c] = true
+	}
+	return all
 }
 
 // Decision is what an engine would do about a fact.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -35,6 +36,9 @@ type Options struct {
 	// one executable to one end, from which on the folder's files are allowed to
 	// it. Zero means the constant of the same name.
 	Siblings int
+	// Addresses, Values and Paths are the numbers of the constants of the same
+	// names; zero means those.
+	Addresses, Values, Paths int
 	// Entered learns also from processes that entered the container from
 	// outside, such as those of kubectl exec.
 	Entered bool
@@ -48,9 +52,8 @@ type Options struct {
 // mixed among executables, so that each rule allows just the pairs that were
 // seen.
 func Rules(profiles []behavior.Profile, o Options) (policy.Set, error) {
-	if o.Siblings == 0 {
-		o.Siblings = Siblings
-	}
+	o.Siblings = cmp.Or(o.Siblings, Siblings)
+	o.Addresses, o.Values, o.Paths = cmp.Or(o.Addresses, Addresses), cmp.Or(o.Values, Values), cmp.Or(o.Paths, Paths)
 	merged := behavior.Profiles{}
 	for _, p := range profiles {
 		merged.Add(p)
@@ -103,7 +106,7 @@ func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Note, err
 			notes.runtime++
 		case f.Fact.Origin == behavior.OriginExec && !o.Entered:
 			notes.entered++
-		case f.Fact.Kind == behavior.DNS || f.Fact.Kind == behavior.Socket || f.Fact.Kind == behavior.HTTP || f.Fact.Kind == behavior.Kafka:
+		case f.Fact.Kind == behavior.Socket || f.Fact.Kind == behavior.Kafka:
 			// What they allow is a rule for the peer or the protocol.
 		case f.Fact.Kind == behavior.Capability && f.Fact.Refused:
 			notes.refused = append(notes.refused, f.Fact)
@@ -116,12 +119,19 @@ func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Note, err
 	}
 	grouped := groups{}
 	for _, kind := range behavior.Kinds() {
-		if kind == behavior.File {
+		switch kind {
+		case behavior.File:
 			files(learnt[kind], o, grouped)
-			continue
-		}
-		for _, f := range learnt[kind] {
-			grouped.add(intent(f.Fact), by(f.Fact), f, "")
+		case behavior.Network:
+			network(learnt[kind], o, grouped)
+		case behavior.DNS:
+			questions(learnt[kind], grouped)
+		case behavior.HTTP:
+			requests(learnt[kind], o, grouped, &notes)
+		default:
+			for _, f := range learnt[kind] {
+				grouped.add(intent(f.Fact), by(f.Fact), f, "")
+			}
 		}
 	}
 	return grouped.rules(name), notes.list(name), nil
@@ -131,7 +141,7 @@ func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Note, err
 func intent(f behavior.Fact) policy.Rule {
 	r := policy.Rule{Kind: f.Kind, Path: f.Path, Access: f.Access, Direction: f.Direction, Protocol: f.Protocol,
 		Port: f.Port, Peer: f.Peer, Name: f.Name, Arch: f.Arch}
-	r.Peer.Service, r.Peer.Name = "", ""
+	r.Peer = peer(f.Peer)
 	if f.Kind == behavior.Process || f.Kind == behavior.File {
 		r.Match = policy.Exact
 	}
@@ -156,7 +166,9 @@ type key struct {
 	protocol   string
 	port       uint16
 	peer       behavior.Peer
+	prefix     netip.Prefix
 	name, arch string
+	typ, host  string
 }
 
 // groups are rules in the making; their executables are neither sorted nor told
@@ -172,7 +184,7 @@ type group struct {
 // add puts one fact into the rule r that allows it to exe. Each fact is added
 // once, in order of behavior.Compare.
 func (g groups) add(r policy.Rule, exe string, f behavior.Observed, why string) {
-	k := key{r.Kind, r.Path, r.Match, r.Access, r.Direction, r.Protocol, r.Port, r.Peer, r.Name, r.Arch}
+	k := key{r.Kind, r.Path, r.Match, r.Access, r.Direction, r.Protocol, r.Port, r.Peer, r.Prefix, r.Name, r.Arch, r.Type, r.Host}
 	m, ok := g[k]
 	if !ok {
 		m = &group{rule: r}
@@ -208,6 +220,7 @@ type notes struct {
 	entered    int
 	refused    []behavior.Fact
 	unresolved []behavior.Fact
+	requests   []string // in words, about what was asked for
 }
 
 func (n notes) list(container string) []policy.Note {
@@ -220,6 +233,9 @@ func (n notes) list(container string) []policy.Note {
 	}
 	if n.entered > 0 {
 		note("%d facts are of processes that entered the container from outside, such as by kubectl exec; they are not learned", n.entered)
+	}
+	for _, text := range n.requests {
+		note("%s", text)
 	}
 	byName := map[string][]string{}
 	for _, f := range n.refused {

@@ -124,14 +124,14 @@ func TestFilesAreGeneralisedOnlyOnEvidence(t *testing.T) {
 }
 
 func TestFactsThatDifferOnlyInWhoBecomeOneRule(t *testing.T) {
-	outside := behavior.Peer{Kind: behavior.PeerOutside, Address: netip.MustParseAddr("192.0.2.1")}
-	through := outside
-	through.Service = "db:5432"
+	api := behavior.Peer{Kind: behavior.PeerWorkload, Namespace: "shop", Workload: "deployment-api", Labels: "app=api"}
+	through := api
+	through.Service = "api:80"
 	facts := slices.Concat(read("/a", "/f"), read("/b", "/f"), []behavior.Fact{
 		{Kind: behavior.File, Exe: "/c", Path: "/f", Access: behavior.Read | behavior.Write},
 		{Kind: behavior.Process, Exe: "/sh", Parent: "", Path: "/a"},
 		{Kind: behavior.Process, Exe: "/sh", Parent: "/sh", Path: "/a"},
-		{Kind: behavior.Network, Exe: "/a", Direction: behavior.Egress, Protocol: "tcp", Port: 80, Peer: outside},
+		{Kind: behavior.Network, Exe: "/a", Direction: behavior.Egress, Protocol: "tcp", Port: 80, Peer: api},
 		{Kind: behavior.Network, Exe: "/a", Direction: behavior.Egress, Protocol: "tcp", Port: 80, Peer: through},
 		{Kind: behavior.Network, Exe: "/a", Direction: behavior.Listen, Protocol: "tcp", Port: 80},
 		{Kind: behavior.Capability, Exe: "/a", Name: "NET_RAW", Syscall: "socket"},
@@ -148,7 +148,7 @@ func TestFactsThatDifferOnlyInWhoBecomeOneRule(t *testing.T) {
 		"run /a, by the container's runtime, /sh",
 		"read /f, by /a, /b",
 		"read and write /f, by /c",
-		"connect to 192.0.2.1 (outside) on tcp/80, by /a",
+		"connect to shop/deployment-api on tcp/80, by /a",
 		"listen on tcp/80, by /a",
 		"use capability CHOWN, by /a",
 		"use capability NET_RAW, by /a",
@@ -240,7 +240,9 @@ func random(r *rand.Rand, n int) []behavior.Fact {
 	var facts []behavior.Fact
 	for range n {
 		f := behavior.Fact{Exe: one(exes), Runtime: r.IntN(20) == 0}
-		switch r.IntN(8) {
+		switch r.IntN(10) {
+		case 8:
+			f = odd(r, f.Exe)
 		case 0:
 			f.Kind, f.Path, f.Parent = behavior.Process, one(dirs)+name(), one(exes)
 		case 1:
@@ -392,7 +394,7 @@ func FuzzFileRulesCoverTheirPath(f *testing.F) {
 
 func TestHowAPeerWasAskedForMakesNoOtherRule(t *testing.T) {
 	plain := behavior.Fact{Kind: behavior.Network, Exe: "/app", Direction: behavior.Egress, Protocol: "tcp", Port: 5432,
-		Peer: behavior.Peer{Kind: behavior.PeerOutside, Address: netip.MustParseAddr("192.0.2.7")}}
+		Peer: behavior.Peer{Kind: behavior.PeerWorkload, Namespace: "shop", Workload: "statefulset-db", Labels: "app=db"}}
 	named, via, service := plain, plain, plain
 	named.Peer.Name = "db.example"
 	via.Via = netip.MustParseAddrPort("198.51.100.1:5432")

@@ -14,7 +14,10 @@ func (r Rule) Covers(path string) bool {
 		name, ok := strings.CutPrefix(path, r.Path)
 		return ok && name != "" && !strings.Contains(name, "/")
 	case Recursive:
-		return len(path) > len(r.Path) && strings.HasPrefix(path, r.Path)
+		return (len(path) > len(r.Path) || r.Kind == behavior.HTTP) && strings.HasPrefix(path, r.Path)
+	case Template:
+		want, have := strings.Split(r.Path, "/"), strings.Split(path, "/")
+		return slices.EqualFunc(want, have, func(w, h string) bool { return w == h || Class(w).Matches(h) })
 	case Pattern:
 		want, have := strings.Split(r.Path, "/"), strings.Split(path, "/")
 		return slices.EqualFunc(want, have, func(w, h string) bool { return w == h || w == "*" && h != "" })
@@ -34,15 +37,50 @@ func (r Rule) Allows(f behavior.Fact) bool {
 	case behavior.File:
 		return slices.Contains(r.Exes, f.Exe) && r.Access.Has(f.Access) && r.Covers(f.Path)
 	case behavior.Network:
-		peer := f.Peer
-		peer.Service, peer.Name = "", ""
-		return slices.Contains(r.Exes, f.Exe) && r.Direction == f.Direction && r.Protocol == f.Protocol && r.Port == f.Port && r.Peer == peer
+		return slices.Contains(r.Exes, f.Exe) && r.Direction == f.Direction && r.Protocol == f.Protocol && r.Port == f.Port && r.IsFor(f.Peer)
+	case behavior.DNS:
+		return slices.Contains(r.Exes, f.Exe) && r.CoversName(f.Name)
+	case behavior.HTTP:
+		return slices.Contains(r.Exes, f.Exe) && r.Direction == f.Direction && r.Protocol == f.Protocol && r.Port == f.Port && r.IsFor(f.Peer) &&
+			(r.Name == "" || r.Name == f.Name) && (r.Host == "" || r.Host == HostName(f.Target)) && r.Covers(f.Path)
 	case behavior.Capability:
 		return slices.Contains(r.Exes, f.Exe) && r.Name == f.Name && !f.Refused
 	case behavior.Syscall:
 		return r.Name == f.Name && r.Arch == f.Arch
 	}
 	return false
+}
+
+// IsFor tells whether the rule's Peer, or Prefix, is or includes the peer of a
+// fact.
+func (r Rule) IsFor(p behavior.Peer) bool {
+	p.Address = p.Address.Unmap()
+	switch {
+	case r.Prefix.IsValid():
+		return p.Kind == behavior.PeerOutside && r.Prefix.Contains(p.Address)
+	case r.Peer.Name != "":
+		return p.Kind == r.Peer.Kind && p.Name == r.Peer.Name
+	}
+	own := r.Peer
+	own.Address, own.Service, p.Service, p.Name = own.Address.Unmap(), "", "", ""
+	return own == p
+}
+
+// CoversName tells whether a rule about DNS covers a name.
+func (r Rule) CoversName(name string) bool {
+	if r.Match != Pattern {
+		return r.Name == name
+	}
+	want, have := strings.Split(r.Name, "."), strings.Split(name, ".")
+	return slices.EqualFunc(want, have, func(w, h string) bool { return w == h || w == "*" && h != "" })
+}
+
+// HostName is the host of an HTTP request without its port.
+func HostName(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.Contains(host[i:], "]") {
+		return host[:i]
+	}
+	return host
 }
 
 // Allows tells whether a rule of the container allows the fact.

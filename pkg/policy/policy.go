@@ -42,8 +42,12 @@ const (
 	Recursive Match = "recursive" // everything below it; Path ends in a slash
 	// Pattern covers every path that differs from Path only in its parts that
 	// are a lone asterisk: names that change with every start, such as process
-	// numbers below /proc.
+	// numbers below /proc. Of a name that DNS is asked for, an asterisk stands for
+	// one label.
 	Pattern Match = "pattern"
+	// Template covers every HTTP path that differs from Path only in its parts
+	// that are written as a Class.
+	Template Match = "template"
 )
 
 // Rule allows one thing to one container. Which fields mean something depends on
@@ -56,21 +60,24 @@ type Rule struct {
 	// container's runtime: its entrypoint, probes and exec sessions.
 	Exes []string
 
-	Path   string // process, file
-	Match  Match
+	Path   string // process, file, HTTP
+	Match  Match  // of Path; for DNS of Name
 	Access behavior.Access
 
-	Direction behavior.Direction // network
+	Direction behavior.Direction // network, HTTP
 	Protocol  string
 	Port      uint16
-	Peer      behavior.Peer
+	// Peer of a network rule; of a DNS rule the server, and nobody where it could
+	// not be told. A peer outside is told by its Name alone where it has one, else
+	// by its address, or the Prefix.
+	Peer behavior.Peer
 	// Prefix stands for many addresses outside the cluster, of which Peer.Address
 	// is then none; invalid for a rule of one address or name.
 	Prefix netip.Prefix
 
-	Name string // capability, syscall, HTTP method, Kafka topic
+	Name string // capability, syscall, DNS, HTTP method (empty: any), Kafka topic
 	Type string // HTTP: http or grpc; Kafka: the API in words
-	Host string // HTTP
+	Host string // HTTP, without a port; empty: any
 	Arch string // syscall
 
 	// Why says in words how the rule came to be as wide as it is; empty for a
@@ -108,15 +115,33 @@ func (r Rule) String() string {
 		case behavior.Listen:
 			return fmt.Sprintf("listen on %s/%d%s", r.Protocol, r.Port, r.by())
 		case behavior.Ingress:
-			return fmt.Sprintf("be reached on %s/%d by %s", r.Protocol, r.Port, r.Peer)
+			return fmt.Sprintf("be reached on %s/%d by %s", r.Protocol, r.Port, r.peer())
 		}
-		return fmt.Sprintf("connect to %s on %s/%d%s", r.Peer, r.Protocol, r.Port, r.by())
+		return fmt.Sprintf("connect to %s on %s/%d%s", r.peer(), r.Protocol, r.Port, r.by())
+	case behavior.DNS:
+		return "ask for the name " + r.Name + r.by()
+	case behavior.HTTP:
+		what := strings.TrimSpace(r.Name+" "+r.Host) + r.Path
+		if r.Match == Recursive {
+			what = strings.TrimSpace(r.Name + " " + r.Host + " anything")
+		}
+		if r.Direction == behavior.Ingress {
+			return fmt.Sprintf("be asked for %s on port %d by %s", what, r.Port, r.peer())
+		}
+		return fmt.Sprintf("ask %s for %s on port %d%s", r.peer(), what, r.Port, r.by())
 	case behavior.Capability:
 		return "use capability " + r.Name + r.by()
 	case behavior.Syscall:
 		return "call " + r.Name
 	}
 	return string(r.Kind)
+}
+
+func (r Rule) peer() string {
+	if r.Prefix.IsValid() {
+		return r.Prefix.String() + " (outside)"
+	}
+	return r.Peer.String()
 }
 
 func (r Rule) path() string {
@@ -152,12 +177,13 @@ func Compare(a, b Rule) int {
 		behavior.Compare(a.fact(), b.fact()),
 		cmp.Compare(a.Match, b.Match),
 		slices.Compare(a.Exes, b.Exes),
+		a.Prefix.Compare(b.Prefix),
 	)
 }
 
 func (r Rule) fact() behavior.Fact {
 	return behavior.Fact{Kind: r.Kind, Path: r.Path, Access: r.Access, Direction: r.Direction, Protocol: r.Protocol,
-		Port: r.Port, Peer: r.Peer, Name: r.Name, Arch: r.Arch}
+		Port: r.Port, Peer: r.Peer, Name: r.Name, Type: r.Type, Target: r.Host, Arch: r.Arch}
 }
 
 // Note is something that could not be learned or expressed, and so is not in a

@@ -348,8 +348,10 @@ func (d *discovery) summarize(plan *Plan) error {
 func (d *discovery) judgeRules(l learned, name string, j engine.Judge) int {
 	n := 0
 	var denied []string
+	inside := conversations(l.profiles)
 	for _, r := range l.set.Rules {
 		subject := engine.Subject{Subject: behavior.Subject{Workload: l.workload, Container: r.Container}, Labels: l.set.Labels}
+		subject.Inside = inside[r.Container]
 		governed := false
 		for o := range r.Facts.All() {
 			if !judgeable(o.Fact) {

@@ -67,16 +67,17 @@ func Explain(in Input, slug string) (Explanation, error) {
 	if err != nil {
 		return x, err
 	}
+	inside := conversations(profiles)
 	for _, r := range x.Set.Rules {
-		x.Rules = append(x.Rules, Explained{Rule: r, Objects: objects(x, r, all)})
+		subject := engine.Subject{Subject: behavior.Subject{Workload: x.Workload, Container: r.Container}, Labels: x.Set.Labels, Inside: inside[r.Container]}
+		x.Rules = append(x.Rules, Explained{Rule: r, Objects: objects(subject, r, all)})
 	}
 	return x, nil
 }
 
 // objects asks each engine about the facts of a rule: the first verdict that is
 // not that it is allowed counts, else the first.
-func objects(x Explanation, r policy.Rule, all map[string]engine.Judge) map[string]engine.Verdict {
-	subject := engine.Subject{Subject: behavior.Subject{Workload: x.Workload, Container: r.Container}, Labels: x.Set.Labels}
+func objects(subject engine.Subject, r policy.Rule, all map[string]engine.Judge) map[string]engine.Verdict {
 	found := map[string]engine.Verdict{}
 	for name, j := range all {
 		for o := range r.Facts.All() {

@@ -8,12 +8,22 @@ import (
 	"strings"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
 )
 
 // judgeable tells whether a policy is held to a fact: not to what the container's
 // runtime or people who entered it did, nor to what the kernel refused anyway.
 func judgeable(f behavior.Fact) bool { return f.Own() && !f.Refused }
+
+// conversations gives, by container, where the profiles show what was said.
+func conversations(ps behavior.Profiles) map[string]map[engine.Conversation]bool {
+	all := make(map[string]map[engine.Conversation]bool, len(ps))
+	for s, p := range ps {
+		all[s.Container] = engine.Inside(maps.Keys(p.Facts))
+	}
+	return all
+}
 
 // learnable tells whether there is anything to make rules of.
 func learnable(ps behavior.Profiles) bool {

@@ -84,11 +84,14 @@ type ContState struct {
 type Service struct {
 	Meta Meta `json:"metadata"`
 	Spec struct {
-		ClusterIP   string            `json:"clusterIP,omitempty"`
-		ClusterIPs  []string          `json:"clusterIPs,omitempty"`
-		ExternalIPs []string          `json:"externalIPs,omitempty"`
-		Selector    map[string]string `json:"selector,omitempty"`
-		Ports       []ServicePort     `json:"ports,omitempty"`
+		Type          string            `json:"type,omitempty"` // empty: ClusterIP
+		ExternalName  string            `json:"externalName,omitempty"`
+		ClusterIP     string            `json:"clusterIP,omitempty"`
+		ClusterIPs    []string          `json:"clusterIPs,omitempty"`
+		ExternalIPs   []string          `json:"externalIPs,omitempty"`
+		Selector      map[string]string `json:"selector,omitempty"`
+		Ports         []ServicePort     `json:"ports,omitempty"`
+		TrafficPolicy string            `json:"externalTrafficPolicy,omitempty"` // Local keeps the client's address
 	} `json:"spec"`
 	Status struct {
 		LoadBalancer struct {

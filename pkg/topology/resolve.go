@@ -18,6 +18,7 @@ type index struct {
 	apiHost   map[netip.Addr]bool       // their addresses
 	podRanges []netip.Prefix            // from which nodes give pods addresses
 	backends  map[name][]*EndpointSlice // by Service
+	narrow    map[behavior.Workload]map[string]string
 }
 
 type frontend struct {
@@ -39,7 +40,7 @@ func (c *Cluster) Seal() {
 	}
 }
 
-// Resolve names the peer of a network fact that the pod namespace/podName was
+// Resolve names the peer of a network fact, a question or a request that the pod namespace/podName was
 // seen with at that time, and translates a Service's port to its pods'. The fact
 // of a Service with several workloads behind it, or of an API server with
 // several endpoints, becomes one for each. Facts without an address, and those
@@ -53,15 +54,34 @@ func (c *Cluster) Seal() {
 // outside only: inside the cluster a workload says more, and one workload has
 // many names.
 func (c *Cluster) Resolve(f behavior.Fact, namespace, podName string, at time.Time) []behavior.Fact {
-	if f.Kind != behavior.Network || f.Direction == behavior.Listen || f.Peer.Kind != "" || !f.Peer.Address.IsValid() {
+	if f.Direction == behavior.Listen || f.Peer.Kind != "" || !f.Peer.Address.IsValid() {
 		return []behavior.Fact{f}
 	}
 	c.Seal()
+	switch f.Kind {
+	case behavior.Network, behavior.HTTP, behavior.Kafka:
+		return c.named(f, name{namespace, podName}, at)
+	case behavior.DNS: // asks a server, and has no direction of its own
+		f.Direction = behavior.Egress
+		facts := c.resolve(f, name{namespace, podName}, at)
+		for i := range facts {
+			facts[i].Direction = ""
+		}
+		return facts
+	}
+	return []behavior.Fact{f}
+}
+
+// named resolves a fact and keeps the name by which a peer outside was found. A
+// name leads to what was asked for: where a Service translated that, it is not
+// the peer's.
+func (c *Cluster) named(f behavior.Fact, self name, at time.Time) []behavior.Fact {
 	asked := f.Peer.Name
-	facts := c.resolve(f, name{namespace, podName}, at)
+	facts := c.resolve(f, self, at)
 	for i := range facts {
-		if facts[i].Peer.Kind == behavior.PeerOutside && f.Direction == behavior.Egress {
-			facts[i].Peer.Name = asked
+		p := &facts[i].Peer
+		if p.Kind == behavior.PeerOutside && f.Direction == behavior.Egress && p.Service == "" {
+			p.Name, p.Service = asked, c.externalName(asked, self, f.Port)
 		}
 	}
 	return facts
@@ -118,6 +138,8 @@ func (c *Cluster) direct(addr netip.Addr, self name, at time.Time, service strin
 	case c.index.apiHost[addr]:
 		peer.Kind = behavior.PeerAPIServer
 	case slices.ContainsFunc(c.index.podRanges, func(p netip.Prefix) bool { return p.Contains(addr) }):
+	case linkLocal(addr):
+		peer.Kind = behavior.PeerLinkLocal
 	default:
 		if _, ok := c.index.serviceIP[addr]; !ok {
 			peer.Kind = behavior.PeerOutside
@@ -153,6 +175,7 @@ func (c *Cluster) build() *index {
 		x.api[b] = true
 		x.apiHost[b.Addr()] = true
 	}
+	x.narrow = c.narrow()
 	return x
 }
 

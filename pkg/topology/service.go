@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
@@ -41,6 +42,21 @@ func (c *Cluster) throughService(f behavior.Fact, self name, at time.Time) []beh
 	}
 	slices.SortFunc(facts, behavior.Compare)
 	return facts
+}
+
+// externalName labels the Service of type ExternalName that a name is of: what it
+// leads to is what the name of somebody outside leads to. It is empty for any
+// other name.
+func (c *Cluster) externalName(asked string, self name, port uint16) string {
+	parts := strings.SplitN(asked, ".", 4)
+	if len(parts) < 3 || parts[2] != "svc" {
+		return ""
+	}
+	key := name{parts[1], parts[0]}
+	if s, ok := c.services[key]; !ok || s.Spec.Type != "ExternalName" {
+		return ""
+	}
+	return behavior.Escape(servicePort{key, ServicePort{Port: port}}.label(self))
 }
 
 // serviceAt finds the Service that is reached at an address and port: its own, or

@@ -54,7 +54,7 @@ func TestANameIsKeptForAPeerOutsideOnly(t *testing.T) {
 		port       uint16
 	}{
 		"outside":                       {behavior.Egress, "192.0.2.7", "db.example", 5432},
-		"outside, through a Service":    {behavior.Egress, "10.2.0.3", "db.example", 5432},
+		"outside, through a Service":    {behavior.Egress, "10.2.0.3", "", 5432},
 		"a workload":                    {behavior.Egress, "10.1.1.11", "", 8080},
 		"a workload, through a Service": {behavior.Egress, "10.2.0.1", "", 80},
 		"the API server":                {behavior.Egress, "10.0.0.1", "", 6443},

@@ -1,8 +1,6 @@
 package topology
 
 import (
-	"cmp"
-	"maps"
 	"slices"
 	"strings"
 
@@ -10,14 +8,16 @@ import (
 )
 
 // Workload tells what a pod belongs to, also of a pod that is gone, and the
-// labels that select the workload's pods through all its rollouts. A controller
-// of a kind that is not known stands under its own name. The labels are empty
-// when the pod has none that last.
+// labels that select the workload's pods through all its rollouts: those that it
+// selects them by itself, and more of theirs where these select other workloads'
+// pods as well. A controller of a kind that is not known stands under its own
+// name. The labels are empty when the pod has none that last.
 func (c *Cluster) Workload(namespace, podName string) (behavior.Workload, map[string]string, bool) {
 	p := c.pods[name{namespace, podName}]
 	if p == nil {
 		return behavior.Workload{}, nil, false
 	}
+	c.Seal()
 	w, labels := c.describe(p)
 	return w, labels, true
 }
@@ -29,7 +29,7 @@ func (c *Cluster) Pods(w behavior.Workload) []string {
 		if key.namespace != w.Namespace || p.gone {
 			continue
 		}
-		if other, _ := c.describe(p); other == w {
+		if other, _ := c.climb(p); other == w {
 			names = append(names, key.name)
 		}
 	}
@@ -39,22 +39,6 @@ func (c *Cluster) Pods(w behavior.Workload) []string {
 
 // Replicas is the number of pods that the workload has now.
 func (c *Cluster) Replicas(w behavior.Workload) int { return len(c.Pods(w)) }
-
-// Overlap lists the other workloads of the namespace with pods that the labels
-// select as well, sorted. A policy that names the workload by those labels would
-// reach them too. Labels that select nothing in particular overlap with all.
-func (c *Cluster) Overlap(w behavior.Workload, labels map[string]string) []behavior.Workload {
-	found := map[behavior.Workload]bool{}
-	for key, p := range c.pods {
-		if key.namespace != w.Namespace || p.gone || !covers(p.Meta.Labels, labels) {
-			continue
-		}
-		if other, _ := c.describe(p); other != w {
-			found[other] = true
-		}
-	}
-	return slices.SortedFunc(maps.Keys(found), func(a, b behavior.Workload) int { return cmp.Compare(a.Slug(), b.Slug()) })
-}
 
 // covers tells whether labels hold all that the selector asks for.
 func covers(labels, selector map[string]string) bool {
@@ -66,8 +50,18 @@ func covers(labels, selector map[string]string) bool {
 	return true
 }
 
-// describe gives a pod's workload and its stable labels.
+// describe gives a pod's workload and its stable labels, for a picture that is
+// sealed.
 func (c *Cluster) describe(p *pod) (behavior.Workload, map[string]string) {
+	w, labels := c.base(p)
+	if narrow := c.index.narrow[w]; narrow != nil && covers(p.Meta.Labels, narrow) {
+		return w, narrow
+	}
+	return w, labels
+}
+
+// base gives a pod's workload and the stable labels that this selects its pods by.
+func (c *Cluster) base(p *pod) (behavior.Workload, map[string]string) {
 	w, top := c.climb(p)
 	if top != nil {
 		var selector map[string]string

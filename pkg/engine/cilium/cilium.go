@@ -1,16 +1,18 @@
-// Package cilium renders CiliumNetworkPolicies at layers 3 and 4, and judges
-// facts by whatever Cilium policies it is given, as Cilium's own policy engine
-// would (tests/oracle holds it to that).
+// Package cilium renders CiliumNetworkPolicies, and judges facts by whatever
+// Cilium policies it is given, as Cilium's own policy engine would (tests/oracle
+// holds it to that).
 //
-// It never opens an address range wider than one address, never allows a peer
-// that nobody could name, and never calls denied what it cannot know: the labels
-// of pods beside their stable ones, the names of outside addresses and what is
-// inside a connection are unknown to it.
+// It never opens more addresses than the rules that it is given, never allows a
+// peer that nobody could name, and never calls denied what it cannot know: the
+// labels of pods beside their stable ones, the names of an address that nobody
+// asked for, and what is inside a connection of which only the connection was
+// seen.
 package cilium
 
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"sigs.k8s.io/yaml"
 
@@ -35,8 +37,11 @@ const (
 // Options change what Render makes.
 type Options struct {
 	// InspectDNS adds to each rule about DNS the rule that makes Cilium's proxy
-	// read it, which toFQDNs rules need.
+	// read it, also where no rule by name needs that and no names are known.
 	InspectDNS bool
+	// MutualAuth asks of pods that they prove who they are, by the SPIFFE identity
+	// that Cilium gives each. Without that in the cluster it stops all traffic.
+	MutualAuth bool
 }
 
 // Engine is the Cilium engine.
@@ -75,24 +80,31 @@ func (e *Engine) Render(s policy.Set) (engine.Rendered, error) {
 		Description:      "Learned from what " + behavior.Escape(s.Workload.String()) + " was seen to do.",
 		EndpointSelector: &engine.Selector{MatchLabels: prefixed(s.Labels)},
 	}
-	for _, g := range e.group(flows) {
+	for _, g := range e.group(withoutNames(flows, note)) {
 		switch g.direction {
 		case behavior.Ingress:
-			r.Ingress = append(r.Ingress, g.ingress())
+			r.Ingress = append(r.Ingress, g.ingress()...)
 		default:
-			r.Egress = append(r.Egress, g.egress())
+			r.Egress = append(r.Egress, g.egress()...)
 		}
-		if len(g.entities) == 2 {
-			note("%s of nodes is allowed for every node of the cluster, since Cilium does not tell them apart by address", g.direction)
+		g.explain(note)
+	}
+	for _, d := range []behavior.Direction{behavior.Ingress, behavior.Egress} {
+		some := len(r.Ingress) > 0
+		if d == behavior.Egress {
+			some = len(r.Egress) > 0
 		}
-	}
-	if r.Ingress == nil {
-		r.Ingress = []ingressRule{{}}
-		note("no ingress was observed, so all ingress is refused")
-	}
-	if r.Egress == nil {
-		r.Egress = []egressRule{{}}
-		note("no egress was observed, so all egress is refused")
+		switch {
+		case some:
+		case engine.Talked(s, d):
+			note("%s is not restricted: nothing of what was seen can be expressed", d)
+		case d == behavior.Ingress:
+			r.Ingress = []ingressRule{{}}
+			note("no ingress was observed, so all ingress is refused")
+		default:
+			r.Egress = []egressRule{{}}
+			note("no egress was observed, so all egress is refused")
+		}
 	}
 	base, err := marshal(s.Workload, r)
 	if err != nil {
@@ -100,6 +112,58 @@ func (e *Engine) Render(s policy.Set) (engine.Rendered, error) {
 	}
 	out.Base = base
 	return finish(), nil
+}
+
+// withoutNames turns peers told by a name into the addresses that it led to where
+// no DNS server was seen: Cilium learns a name's addresses from what it sees asked.
+func withoutNames(flows []engine.Flow, note func(string, ...any)) []engine.Flow {
+	if slices.ContainsFunc(flows, func(f engine.Flow) bool { return len(f.DNS) > 0 }) {
+		return flows
+	}
+	var list []engine.Flow
+	for _, f := range flows {
+		if f.Peer.Name == "" {
+			list = append(list, f)
+			continue
+		}
+		note("%s is allowed by the addresses that it had: no DNS server was seen of which Cilium could learn others", f.Peer.Name)
+		for _, a := range f.Seen {
+			by := f
+			by.Peer = engine.Peer{Kind: f.Peer.Kind, Address: a}
+			list = append(list, by)
+		}
+	}
+	return list
+}
+
+// explain notes what people would not expect of a rule.
+func (g group) explain(note func(string, ...any)) {
+	if len(g.peers.entities) == 2 {
+		note("%s of nodes is allowed for every node of the cluster, since Cilium does not tell them apart by address", g.direction)
+	}
+	if len(g.echo) > 0 {
+		note("of ICMP, echo requests are allowed")
+	}
+	if len(g.dns) > 0 && len(g.names) == 0 {
+		note("names that were asked for are not known, so any may be")
+	}
+	if len(g.dns) > 0 && len(g.names) > maxNames {
+		note("%d names were asked for, more than %d, so any may be", len(g.names), maxNames)
+	}
+	for _, p := range g.ports {
+		out := 0
+		for _, r := range g.requests[p] {
+			if _, ok := httpOf(r); !ok {
+				out++
+			}
+		}
+		switch {
+		case out > 0 && out == len(g.requests[p]):
+			note("requests on %s/%d are not restricted: no expression can carry them", p.Protocol, p.Number)
+		case out > 0:
+			note("%d kinds of requests on %s/%d are left out: no expression can carry them", out, p.Protocol, p.Number)
+		}
+	}
 }
 
 func marshal(w behavior.Workload, r rule) ([]byte, error) {
@@ -122,8 +186,8 @@ func marshal(w behavior.Workload, r rule) ([]byte, error) {
 }
 
 // Parse implements engine.Engine. It takes cluster-wide policies, too.
-func (*Engine) Parse(objects []engine.Object) (engine.Judge, error) {
-	j := &judge{}
+func (e *Engine) Parse(objects []engine.Object) (engine.Judge, error) {
+	j := &judge{mutual: e.options.MutualAuth}
 	for _, o := range objects {
 		if o.File != "" || o.APIVersion != apiVersion || o.Kind != kind && o.Kind != clusterKind {
 			continue

@@ -62,7 +62,7 @@ func identities(p behavior.Peer) []identity {
 		list := []identity{reserved("an API server on the pod's own node", "host", "kube-apiserver"),
 			reserved("an API server on another node", "remote-node", "kube-apiserver")}
 		return append(list, world("an API server outside the cluster", "kube-apiserver")...)
-	case behavior.PeerOutside:
+	case behavior.PeerOutside, behavior.PeerLinkLocal:
 		return world(p.Address.String())
 	}
 	return []identity{{words: "the peer", unknown: true}}

@@ -1,7 +1,6 @@
 package cilium
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,8 +11,9 @@ import (
 )
 
 type judge struct {
-	rules []judged
-	index engine.Index // of their selectors
+	rules  []judged
+	index  engine.Index // of their selectors
+	mutual bool         // pods can prove who they are
 }
 
 // judged is one rule about endpoints, ready to be asked about facts.
@@ -48,7 +48,14 @@ func (r *judged) entries(ingress bool) []entry {
 // Judge implements engine.Judge. Cilium does not judge listening, nor what stays
 // within the pod.
 func (j *judge) Judge(s engine.Subject, f behavior.Fact) engine.Verdict {
-	if f.Kind != behavior.Network || f.Peer.Kind == behavior.PeerSelf ||
+	switch f.Kind {
+	case behavior.Network, behavior.HTTP:
+	case behavior.DNS:
+		f.Direction = behavior.Egress
+	default:
+		return engine.Verdict{}
+	}
+	if f.Peer.Kind == behavior.PeerSelf ||
 		f.Direction != behavior.Ingress && f.Direction != behavior.Egress ||
 		!slices.Contains([]string{"tcp", "udp", "sctp", "icmp", "icmpv6"}, f.Protocol) {
 		return engine.Verdict{}
@@ -86,7 +93,13 @@ func (j *judge) judge(s engine.Subject, f behavior.Fact, id identity) engine.Ver
 			}
 		}
 		for _, e := range entries {
-			a := applies.And(r.admits(e, s, f, id)).And(e.passes(f))
+			admits := r.admits(e, s, f, id)
+			if f.Kind == behavior.DNS && id.unknown {
+				// Whom it asked is not known: the connection to the server is
+				// judged for itself, and here the name.
+				admits = engine.Certain(!e.deny)
+			}
+			a := applies.And(admits).And(j.passes(e, s, f, id))
 			if e.deny {
 				ballot.Deny(r.object, a)
 			} else {
@@ -136,13 +149,26 @@ func (p parsed) admits(e entry, s engine.Subject, f behavior.Fact, id identity) 
 	if len(e.groups) > 0 && (id.address.IsValid() || id.unknown) {
 		any = any.Or(engine.Unsure("the addresses of a cloud provider's groups"))
 	}
-	if len(e.fqdns) > 0 && (id.address.IsValid() || id.unknown) {
-		any = any.Or(engine.Unsure("the names of %s", f.Peer.Address))
+	if len(e.fqdns) > 0 {
+		any = any.Or(named(e.fqdns, f.Peer, id))
 	}
 	for _, svc := range e.services {
 		any = any.Or(svc.reaches(s, f))
 	}
 	return any
+}
+
+// named tells whether names select the peer: the one that was asked for when the
+// address was given. That others led to the same address at other times is not
+// counted.
+func named(names []fqdn, p behavior.Peer, id identity) engine.Answer {
+	switch {
+	case !id.address.IsValid() && !id.unknown:
+		return engine.Certain(false)
+	case p.Name == "" || id.unknown:
+		return engine.Unsure("the names of %s", p.Address)
+	}
+	return engine.Certain(slices.ContainsFunc(names, func(n fqdn) bool { return n.matches(p.Name) }))
 }
 
 // none tells whether a list of peers is there and empty, which selects nobody.
@@ -223,27 +249,44 @@ func (r serviceRule) reaches(s engine.Subject, f behavior.Fact) engine.Answer {
 // passes tells whether the fact passes the entry's ports and what it asks of
 // what is inside a connection, once its peer was admitted. A rule that denies
 // asks for nothing but ports.
-func (e entry) passes(f behavior.Fact) engine.Answer {
-	if e.Authentication != nil && e.Authentication.Mode != "disabled" {
-		return e.ports(f).And(engine.Unsure("whether the peer proves who it is"))
+func (j *judge) passes(e entry, s engine.Subject, f behavior.Fact, id identity) engine.Answer {
+	a := e.ports(s, f)
+	switch {
+	case e.Authentication == nil || e.Authentication.Mode == "disabled":
+		return a
+	case e.Authentication.Mode == "required" && j.mutual && id.pod:
+		return a // every pod of the cluster has an identity to prove
 	}
-	return e.ports(f)
+	return a.And(engine.Unsure("whether the peer proves who it is"))
 }
 
-func (e entry) ports(f behavior.Fact) engine.Answer {
+func (e entry) ports(s engine.Subject, f behavior.Fact) engine.Answer {
 	if len(e.ToPorts) == 0 && len(e.ICMPs) == 0 {
 		return engine.Certain(true)
 	}
 	any := engine.Certain(false)
-	if strings.HasPrefix(f.Protocol, "icmp") && len(e.ICMPs) > 0 {
-		any = engine.Unsure("the type of an ICMP message")
+	for _, r := range e.ICMPs {
+		for _, field := range r.Fields {
+			any = any.Or(field.matches(f.Protocol))
+		}
 	}
 	for _, r := range e.ToPorts {
 		for _, p := range r.Ports {
-			any = any.Or(p.matches(f).And(r.unrestricted()))
+			any = any.Or(p.matches(f).And(r.unrestricted(s, f)))
 		}
 	}
 	return any
+}
+
+// matches tells whether the field lets ICMP of a container pass, which is an echo
+// request.
+func (i icmpField) matches(protocol string) engine.Answer {
+	family, number, name := "icmp", `8`, `"Echo"`
+	if i.Family == "IPv6" {
+		family, number, name = "icmpv6", `128`, `"EchoRequest"`
+	}
+	kind := string(i.Type)
+	return engine.Certain(protocol == family && (kind == number || kind == `"`+number+`"` || kind == name || kind == `"EchoRequest"`))
 }
 
 func (p port) matches(f behavior.Fact) engine.Answer {
@@ -266,23 +309,12 @@ func (p port) matches(f behavior.Fact) engine.Answer {
 
 // unrestricted tells whether all connections to the ports pass, whatever is in
 // them.
-func (r portRule) unrestricted() engine.Answer {
+func (r portRule) unrestricted(s engine.Subject, f behavior.Fact) engine.Answer {
 	if len(r.ServerNames) > 0 {
 		return engine.Unsure("the server name that TLS is asked for")
 	}
 	if r.Listener != nil {
 		return engine.Unsure("what a listener does")
 	}
-	for kind, rules := range r.Rules {
-		if len(rules) > 0 && !slices.ContainsFunc(rules, func(raw json.RawMessage) bool { return matchesAll(kind, raw) }) {
-			return engine.Unsure("%s requests", strings.ToUpper(kind))
-		}
-	}
-	return engine.Certain(true)
-}
-
-// matchesAll tells whether a rule of layer 7 is one that lets everything pass.
-func matchesAll(kind string, raw []byte) bool {
-	compact := strings.Join(strings.Fields(string(raw)), "")
-	return compact == "{}" && kind == "http" || kind == "dns" && (compact == `{"matchPattern":"*"}` || compact == `{"matchPattern":"**"}`)
+	return r.Rules.inside(s, f)
 }

@@ -23,6 +23,16 @@ func TestJudge(t *testing.T) {
 	}
 	server := network(behavior.Egress, "tcp", 6443, address(behavior.PeerAPIServer, "10.0.0.9"))
 	ping := network(behavior.Egress, "icmp", 0, address(behavior.PeerOutside, "203.0.113.9"))
+	byName := outside
+	byName.Peer.Name = "example.com"
+	question := func(name string) behavior.Fact {
+		return behavior.Fact{Kind: behavior.DNS, Protocol: "udp", Port: 53, Name: name, Type: "A", Peer: workload("shop", "k8s-app=kube-dns")}
+	}
+	asks := func(method, host, path string) behavior.Fact {
+		return behavior.Fact{Kind: behavior.HTTP, Direction: behavior.Egress, Protocol: "tcp", Port: 80, Type: "http", Name: method, Target: host, Path: path, Peer: api.Peer}
+	}
+	dnsSpec := `{endpointSelector: {}, egress: [{toEndpoints: [{}], toPorts: [{ports: [{port: "53"}], rules: {dns: [{matchName: example.com}, {matchPattern: "*.*.*.*.in-addr.arpa"}]}}]}]}`
+	httpSpec := `{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{method: "GET|HEAD", path: "/items/[0-9]+"}]}}]}]}`
 	throughService := api
 	throughService.Peer.Service = "api:80"
 	for _, c := range []struct {
@@ -44,6 +54,26 @@ func TestJudge(t *testing.T) {
 		{"but its name is", `{endpointSelector: {}, egress: [{toEndpoints: [{matchLabels: {io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name: shop}}]}]}`, api, engine.Allowed},
 		{"a named port's number is not known", `{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: http}]}]}]}`, api, engine.Unknown},
 		{"names of an address are not known", `{endpointSelector: {}, egress: [{toFQDNs: [{matchName: example.com}]}]}`, outside, engine.Unknown},
+		{"the name that was asked for is", `{endpointSelector: {}, egress: [{toFQDNs: [{matchName: Example.com.}]}]}`, byName, engine.Allowed},
+		{"another name is not it", `{endpointSelector: {}, egress: [{toFQDNs: [{matchName: www.example.com}, {matchPattern: "*.example.com"}]}]}`, byName, engine.Denied},
+		{"a pattern selects it", `{endpointSelector: {}, egress: [{toFQDNs: [{matchPattern: "ex*.c*"}]}]}`, byName, engine.Allowed},
+		{"an asterisk does not reach across a dot", `{endpointSelector: {}, egress: [{toFQDNs: [{matchPattern: "e*m"}]}]}`, byName, engine.Denied},
+		{"a question for a name that is allowed", dnsSpec, question("example.com"), engine.Allowed},
+		{"a question for another", dnsSpec, question("evil.example.com"), engine.Denied},
+		{"a question for a name of a pattern", dnsSpec, question("4.3.2.10.in-addr.arpa"), engine.Allowed},
+		{"a question where no rule looks at questions", `{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: "53"}]}]}]}`, question("x.example"), engine.Allowed},
+		{"a question to another server", `{endpointSelector: {}, egress: [{toEndpoints: [{matchLabels: {k8s-app: other}}], toPorts: [{ports: [{port: "53"}]}]}]}`, question("example.com"), engine.Denied},
+		{"a question to a server that nobody knows is judged by the name", dnsSpec, behavior.Fact{Kind: behavior.DNS, Protocol: "udp", Port: 53, Name: "example.com"}, engine.Allowed},
+		{"and refused by it", dnsSpec, behavior.Fact{Kind: behavior.DNS, Protocol: "udp", Port: 53, Name: "evil.example"}, engine.Denied},
+		{"which questions the connection carried is not known", dnsSpec, network(behavior.Egress, "udp", 53, workload("shop", "k8s-app=kube-dns")), engine.Unknown},
+		{"a request that is allowed", httpSpec, asks("GET", "api", "/items/17"), engine.Allowed},
+		{"one with another method", httpSpec, asks("POST", "api", "/items/17"), engine.Denied},
+		{"one with a path beyond", httpSpec, asks("GET", "api", "/items/17/x"), engine.Denied},
+		{"one with a path before", httpSpec, asks("GET", "api", "/v1/items/17"), engine.Denied},
+		{"one of another host", `{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{host: "api[.]shop"}]}}]}]}`, asks("GET", "api", "/"), engine.Denied},
+		{"headers are not known", `{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{headers: ["X-A"]}]}}]}]}`, asks("GET", "api", "/"), engine.Unknown},
+		{"another rule lets any request pass", `{endpointSelector: {}, egress: [{toEndpoints: [{}]}, {toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{method: PUT}]}}]}]}`, asks("GET", "api", "/"), engine.Allowed},
+		{"a metadata address is one of the world", `{endpointSelector: {}, egress: [{toCIDR: [169.254.169.254/32]}]}`, network(behavior.Egress, "tcp", 80, address(behavior.PeerLinkLocal, "169.254.169.254")), engine.Allowed},
 		{"a pod is never told by a name", `{endpointSelector: {}, egress: [{toFQDNs: [{matchName: example.com}]}]}`, api, engine.Denied},
 		{"a CIDR group's addresses are not known", `{endpointSelector: {}, egress: [{toCIDRSet: [{cidrGroupRef: g}]}]}`, outside, engine.Unknown},
 		{"groups of a cloud are not known", `{endpointSelector: {}, egress: [{toGroups: [{aws: {}}]}]}`, outside, engine.Unknown},
@@ -67,7 +97,10 @@ func TestJudge(t *testing.T) {
 		{"world-ipv4 hangs on the cluster's address families", `{endpointSelector: {}, egress: [{toEntities: [world-ipv4]}]}`, outside, engine.Unknown},
 		{"ICMP needs no port", `{endpointSelector: {}, egress: [{toEntities: [world]}]}`, ping, engine.Allowed},
 		{"ICMP is not TCP", `{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: "0"}]}]}]}`, ping, engine.Denied},
-		{"the type of a ping is not known", `{endpointSelector: {}, egress: [{icmps: [{fields: [{type: 8}]}]}]}`, ping, engine.Unknown},
+		{"a ping is an echo request", `{endpointSelector: {}, egress: [{icmps: [{fields: [{type: 8}]}]}]}`, ping, engine.Allowed},
+		{"by its name, too", `{endpointSelector: {}, egress: [{icmps: [{fields: [{type: EchoRequest}]}]}]}`, ping, engine.Allowed},
+		{"and no reply", `{endpointSelector: {}, egress: [{icmps: [{fields: [{type: 0}]}]}]}`, ping, engine.Denied},
+		{"nor one of IPv6", `{endpointSelector: {}, egress: [{icmps: [{fields: [{family: IPv6, type: 128}]}]}]}`, ping, engine.Denied},
 		{"who is not known may be allowed", `{endpointSelector: {}, egress: [{toEndpoints: [{}]}]}`, network(behavior.Egress, "tcp", 80, behavior.Peer{}), engine.Unknown},
 		{"anyone includes who is not known", `{endpointSelector: {}, egress: [{toEntities: [all]}]}`, network(behavior.Egress, "tcp", 80, behavior.Peer{}), engine.Allowed},
 		{"a deny rule beats the allowing one", `{endpointSelector: {}, egress: [{toEndpoints: [{}]}], egressDeny: [{toEndpoints: [{matchLabels: {app: api}}]}]}`, api, engine.Denied},

@@ -47,17 +47,19 @@ type egressRule struct {
 	ToServices  []serviceRule     `json:"toServices,omitempty"`
 	ToGroups    []json.RawMessage `json:"toGroups,omitempty"`
 	ToNodes     []engine.Selector `json:"toNodes,omitempty"`
-	ToFQDNs     []json.RawMessage `json:"toFQDNs,omitempty"`
+	ToFQDNs     []fqdn            `json:"toFQDNs,omitempty"`
 	common
 }
 
 // common is what rules of both directions have.
 type common struct {
-	ToPorts        []portRule `json:"toPorts,omitempty"`
-	ICMPs          []icmpRule `json:"icmps,omitempty"`
-	Authentication *struct {
-		Mode string `json:"mode"`
-	} `json:"authentication,omitempty"`
+	ToPorts        []portRule      `json:"toPorts,omitempty"`
+	ICMPs          []icmpRule      `json:"icmps,omitempty"`
+	Authentication *authentication `json:"authentication,omitempty"`
+}
+
+type authentication struct {
+	Mode string `json:"mode"`
 }
 
 type cidrRule struct {
@@ -68,23 +70,25 @@ type cidrRule struct {
 }
 
 type serviceRule struct {
-	Service *struct {
-		Name      string `json:"serviceName,omitempty"`
-		Namespace string `json:"namespace,omitempty"`
-	} `json:"k8sService,omitempty"`
+	Service  *k8sService `json:"k8sService,omitempty"`
 	Selector *struct {
 		Selector  engine.Selector `json:"selector"`
 		Namespace string          `json:"namespace,omitempty"`
 	} `json:"k8sServiceSelector,omitempty"`
 }
 
+type k8sService struct {
+	Name      string `json:"serviceName,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+}
+
 type portRule struct {
-	Ports          []port                       `json:"ports,omitempty"`
-	Rules          map[string][]json.RawMessage `json:"rules,omitempty"` // by kind: http, dns, ...
-	ServerNames    []string                     `json:"serverNames,omitempty"`
-	TerminatingTLS json.RawMessage              `json:"terminatingTLS,omitempty"`
-	OriginatingTLS json.RawMessage              `json:"originatingTLS,omitempty"`
-	Listener       json.RawMessage              `json:"listener,omitempty"`
+	Ports          []port          `json:"ports,omitempty"`
+	Rules          *layer7         `json:"rules,omitempty"`
+	ServerNames    []string        `json:"serverNames,omitempty"`
+	TerminatingTLS json.RawMessage `json:"terminatingTLS,omitempty"`
+	OriginatingTLS json.RawMessage `json:"originatingTLS,omitempty"`
+	Listener       json.RawMessage `json:"listener,omitempty"`
 }
 
 type port struct {
@@ -94,10 +98,12 @@ type port struct {
 }
 
 type icmpRule struct {
-	Fields []struct {
-		Family string          `json:"family,omitempty"`
-		Type   json.RawMessage `json:"type"`
-	} `json:"fields,omitempty"`
+	Fields []icmpField `json:"fields,omitempty"`
+}
+
+type icmpField struct {
+	Family string          `json:"family,omitempty"` // empty: IPv4
+	Type   json.RawMessage `json:"type"`             // a number, as such or as text, or a name
 }
 
 // peers are the peers of a rule of either direction.
@@ -107,8 +113,8 @@ type peers struct {
 	cidrSets         []cidrRule
 	entities         []string
 	services         []serviceRule
-	fqdns, groups    []json.RawMessage
-	requires         []json.RawMessage
+	fqdns            []fqdn
+	groups, requires []json.RawMessage
 }
 
 func (r ingressRule) peers() peers {

@@ -96,6 +96,14 @@ func (p peers) validate() error {
 			return fmt.Errorf("unknown entity %q", e)
 		}
 	}
+	for _, n := range p.fqdns {
+		if n.MatchName != "" && n.MatchPattern != "" {
+			return errors.New("matchName and matchPattern in one toFQDNs")
+		}
+		if err := n.validate(); err != nil {
+			return err
+		}
+	}
 	for _, c := range p.cidrs {
 		if _, err := parseCIDR(c); err != nil {
 			return err
@@ -154,19 +162,16 @@ func (p portRule) validate(ingress bool) error {
 	if len(p.Ports) > maxPorts {
 		return fmt.Errorf("%d ports in one toPorts, at most %d", len(p.Ports), maxPorts)
 	}
-	kinds := 0
-	for kind, rules := range p.Rules {
-		if !slices.Contains([]string{"http", "dns", "kafka", "l7", "l7proto"}, kind) {
-			return fmt.Errorf("unknown kind of layer 7 rule %q", kind)
-		}
-		if len(rules) > 0 {
-			kinds++
+	kinds, dns := 0, false
+	if p.Rules != nil {
+		kinds, dns = p.Rules.kinds(), len(p.Rules.DNS) > 0
+		if err := p.Rules.validate(); err != nil {
+			return err
 		}
 	}
 	if kinds > 1 {
 		return errors.New("layer 7 rules of different kinds in one toPorts")
 	}
-	dns := len(p.Rules["dns"]) > 0
 	if dns && (ingress || len(p.Ports) == 0) {
 		return errors.New("DNS rules need egress and a port")
 	}

@@ -1,7 +1,7 @@
 // Package netpol renders Kubernetes NetworkPolicies, and judges facts by
 // whatever NetworkPolicies it is given, as the API defines them.
 //
-// It never opens an address range wider than one address, never allows a peer
+// It never opens more addresses than the rules that it is given, never allows a peer
 // that nobody could name, and never calls denied what it cannot know: labels of
 // namespaces, the numbers of named ports, and whether a network plugin counts
 // pods among addresses. What the API cannot say it notes.
@@ -57,6 +57,7 @@ func (*Engine) Render(s policy.Set) (engine.Rendered, error) {
 	if len(flows) == 0 {
 		return finish(), engine.ErrNoEvidence
 	}
+	flows = sayable(flows, note)
 	if len(s.Labels) == 0 || !engine.ValidLabels(s.Labels) {
 		note("no policy for %s: its pods have no lasting labels to select them by", behavior.Escape(s.Workload.String()))
 		return finish(), nil
@@ -76,11 +77,22 @@ func (*Engine) Render(s policy.Set) (engine.Rendered, error) {
 	own := func(d behavior.Direction) bool {
 		return slices.ContainsFunc(flows, func(f engine.Flow) bool { return f.Direction == d && f.Peer.Kind == behavior.PeerOwnNode })
 	}
-	if doc.Spec.Ingress == nil && !own(behavior.Ingress) {
-		note("no ingress was observed, so all ingress is refused")
+	for i, d := range []behavior.Direction{behavior.Ingress, behavior.Egress} {
+		some := doc.Spec.Ingress != nil
+		if d == behavior.Egress {
+			some = doc.Spec.Egress != nil
+		}
+		switch {
+		case some || own(d):
+		case engine.Talked(s, d):
+			note("%s is not restricted: nothing of what was seen can be expressed", d)
+			doc.Spec.PolicyTypes = slices.DeleteFunc(doc.Spec.PolicyTypes, func(t string) bool { return t == []string{"Ingress", "Egress"}[i] })
+		default:
+			note("no %s was observed, so all %s is refused", d, d)
+		}
 	}
-	if doc.Spec.Egress == nil && !own(behavior.Egress) {
-		note("no egress was observed, so all egress is refused")
+	if len(doc.Spec.PolicyTypes) == 0 {
+		return finish(), nil
 	}
 	if own(behavior.Egress) {
 		note("egress to the pod's own node has no rule: Kubernetes says that it is always allowed, but some network plugins refuse it")
@@ -100,6 +112,33 @@ func (*Engine) Render(s policy.Set) (engine.Rendered, error) {
 	}
 	out.Base = data
 	return finish(), nil
+}
+
+// sayable leaves out what a NetworkPolicy cannot say, and says so.
+func sayable(flows []engine.Flow, note func(string, ...any)) []engine.Flow {
+	var list []engine.Flow
+	requests := false
+	for _, f := range flows {
+		requests = requests || len(f.Requests) > 0
+		if f.Peer.Name != "" {
+			note("left out: %s %s; a NetworkPolicy knows no names, and the addresses of now may be another's tomorrow", f.Direction, f.Peer.Name)
+			continue
+		}
+		ports := slices.DeleteFunc(slices.Clone(f.Ports), func(p engine.Port) bool { return engine.IsICMP(p.Protocol) })
+		if len(ports) < len(f.Ports) {
+			note("left out: ICMP, %s; what a NetworkPolicy does to it hangs on the network plugin", f.Direction)
+		}
+		if f.Ports = ports; len(ports) > 0 {
+			list = append(list, f)
+		}
+	}
+	if requests {
+		note("HTTP requests are not restricted: a NetworkPolicy ends at ports")
+	}
+	if slices.ContainsFunc(flows, func(f engine.Flow) bool { return len(f.Names) > 0 }) {
+		note("names that are asked for are not restricted: a NetworkPolicy ends at ports")
+	}
+	return list
 }
 
 // rules is one rule to be.
@@ -131,7 +170,7 @@ func group(flows []engine.Flow, d behavior.Direction) []rules {
 			}}})
 			continue
 		}
-		block := peer{IPBlock: &ipBlock{CIDR: netip.PrefixFrom(f.Peer.Address, f.Peer.Address.BitLen()).String()}}
+		block := peer{IPBlock: &ipBlock{CIDR: cidr(f.Peer)}}
 		if i, ok := byPorts[key.String()]; !ok {
 			byPorts[key.String()] = len(groups)
 			groups = append(groups, rules{[]peer{block}, ports})
@@ -140,6 +179,13 @@ func group(flows []engine.Flow, d behavior.Direction) []rules {
 		}
 	}
 	return groups
+}
+
+func cidr(p engine.Peer) string {
+	if p.Prefix.IsValid() {
+		return p.Prefix.String()
+	}
+	return netip.PrefixFrom(p.Address, p.Address.BitLen()).String()
 }
 
 // Parse implements engine.Engine.

@@ -1,0 +1,116 @@
+package topology
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+)
+
+// Overlap lists the other workloads of the namespace with pods that the labels
+// select as well, sorted. A policy that names the workload by those labels would
+// reach them too. Labels that select nothing in particular overlap with all.
+func (c *Cluster) Overlap(w behavior.Workload, labels map[string]string) []behavior.Workload {
+	found := map[behavior.Workload]bool{}
+	for _, p := range c.Selected(w.Namespace, labels) {
+		if other, _ := c.climb(c.pods[name{w.Namespace, p}]); other != w {
+			found[other] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(found), func(a, b behavior.Workload) int { return cmp.Compare(a.Slug(), b.Slug()) })
+}
+
+// Selected lists the pods of a namespace that are there now and that the labels
+// select, sorted.
+func (c *Cluster) Selected(namespace string, labels map[string]string) []string {
+	var found []string
+	for key, p := range c.pods {
+		if key.namespace == namespace && !p.gone && covers(p.Meta.Labels, labels) {
+			found = append(found, key.name)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// OnHostNetwork tells whether a pod of the workload is on its node's network,
+// where no policy of pods reaches it.
+func (c *Cluster) OnHostNetwork(w behavior.Workload) bool {
+	return slices.ContainsFunc(c.Pods(w), func(p string) bool { return c.pods[name{w.Namespace, p}].Spec.HostNetwork })
+}
+
+// ofRelease tells whether a label says which release is installed, and so changes
+// with the next.
+func ofRelease(key string) bool {
+	switch key {
+	case "version", "app.kubernetes.io/version", "chart", "helm.sh/chart", "heritage":
+		return true
+	}
+	return false
+}
+
+// narrow finds labels for workloads whose own select others' pods as well: those,
+// and as few more that all of the workload's pods carry as keep the others out, or
+// keep out as many as can be.
+func (c *Cluster) narrow() map[behavior.Workload]map[string]string {
+	type member struct {
+		workload behavior.Workload
+		labels   map[string]string
+	}
+	inNamespace := map[string][]member{}
+	own := map[behavior.Workload]map[string]string{}    // what it selects its pods by
+	common := map[behavior.Workload]map[string]string{} // what all of its pods carry
+	for _, key := range slices.SortedFunc(maps.Keys(c.pods), func(a, b name) int {
+		return cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name))
+	}) {
+		p := c.pods[key]
+		if p.gone {
+			continue
+		}
+		w, labels := c.base(p)
+		inNamespace[key.namespace] = append(inNamespace[key.namespace], member{w, p.Meta.Labels})
+		if own[w] == nil {
+			own[w], common[w] = labels, stable(p.Meta.Labels)
+		}
+		maps.DeleteFunc(common[w], func(k, v string) bool { return p.Meta.Labels[k] != v || ofRelease(k) })
+	}
+	found := map[behavior.Workload]map[string]string{}
+	for w, labels := range own {
+		others := func(by map[string]string) int {
+			n := 0
+			for _, m := range inNamespace[w.Namespace] {
+				if m.workload != w && covers(m.labels, by) {
+					n++
+				}
+			}
+			return n
+		}
+		least := others(labels)
+		if least == 0 || len(labels) == 0 {
+			continue
+		}
+		narrow := maps.Clone(labels)
+		for least > 0 {
+			best, value := "", ""
+			for _, k := range slices.Sorted(maps.Keys(common[w])) {
+				if _, has := narrow[k]; has {
+					continue
+				}
+				with := maps.Clone(narrow)
+				with[k] = common[w][k]
+				if n := others(with); n < least {
+					least, best, value = n, k, common[w][k]
+				}
+			}
+			if best == "" {
+				break
+			}
+			narrow[best] = value
+		}
+		if len(narrow) > len(labels) {
+			found[w] = narrow
+		}
+	}
+	return found
+}
