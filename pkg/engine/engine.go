@@ -5,7 +5,6 @@ package engine
 
 import (
 	"errors"
-	"iter"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
@@ -68,9 +67,9 @@ type Conversation struct {
 }
 
 // Inside gives the conversations of which facts show what was said.
-func Inside(facts iter.Seq[behavior.Fact]) map[Conversation]bool {
+func Inside(facts behavior.Facts) map[Conversation]bool {
 	var all map[Conversation]bool
-	for f := range facts {
+	for _, f := range facts.Forms() {
 		c := Conversation{f.Kind, f.Direction, f.Port}
 		switch {
 		case f.Kind == behavior.DNS:

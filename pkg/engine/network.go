@@ -140,7 +140,7 @@ func (g *gathered) connection(r policy.Rule) {
 	if isDNS(r) {
 		f.ask(r.Port)
 	}
-	for _, o := range r.Facts {
+	for o := range r.Facts.All() {
 		if a := o.Fact.Peer.Address.Unmap(); r.Peer.Name != "" && a.IsValid() {
 			f.seen[a] = true
 		}

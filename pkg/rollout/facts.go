@@ -20,7 +20,7 @@ func judgeable(f behavior.Fact) bool { return f.Own() && !f.Refused }
 func conversations(ps behavior.Profiles) map[string]map[engine.Conversation]bool {
 	all := make(map[string]map[engine.Conversation]bool, len(ps))
 	for s, p := range ps {
-		all[s.Container] = engine.Inside(maps.Keys(p.Facts))
+		all[s.Container] = engine.Inside(p.Facts)
 	}
 	return all
 }

@@ -248,7 +248,7 @@ func judge(in Input, subjects []behavior.Subject, all map[string]engine.Judge) V
 		if err != nil {
 			labels = nil // selects nothing but what selects all; shortfalls says so
 		}
-		subject := engine.Subject{Subject: s, Labels: labels, Inside: engine.Inside(maps.Keys(p.Facts))}
+		subject := engine.Subject{Subject: s, Labels: labels, Inside: engine.Inside(p.Facts)}
 		for _, o := range p.Observed() {
 			if !judgeable(o.Fact) {
 				continue
