@@ -55,6 +55,10 @@ func plant(ctx context.Context, dir, step string) (err error) {
 		in.Fresh = behavior.Profiles{}
 		in.Fresh.Add(observed())
 		plan, err = rollout.Discover(in, rollout.DiscoverOptions{})
+	case "kafka":
+		in.Fresh = behavior.Profiles{}
+		in.Fresh.Add(producer())
+		plan, err = rollout.Discover(in, rollout.DiscoverOptions{})
 	case "deny":
 		plan, _, err = rollout.Promote(in, rollout.PromoteOptions{To: policy.Deny, Workloads: []string{"deployment-api", "deployment-web"}})
 	default:
@@ -148,4 +152,13 @@ func observed() behavior.Profile {
 			behavior.Evidence{First: at, Last: at, Pods: map[string]uint64{"cart-2": 1}, Snapshot: i == 0})
 	}
 	return p
+}
+
+// producer is a workload that speaks to Kafka, as Hubble would have told.
+func producer() behavior.Profile {
+	asked := func(api, topic, group string) behavior.Fact {
+		return behavior.Fact{Kind: behavior.Kafka, Direction: behavior.Egress, Protocol: "tcp", Port: 9092, Name: topic, Type: api, Target: "orders-1", Arguments: group,
+			Peer: behavior.Peer{Kind: behavior.PeerWorkload, Namespace: "kafka", Workload: "statefulset-broker", Labels: "app=broker"}}
+	}
+	return profile("orders", asked("produce", "orders", ""), asked("fetch", "payments", ""), asked("join-group", "", "billing; rm -rf /"))
 }
