@@ -35,6 +35,7 @@ type observeFlags struct {
 	wait     time.Duration
 	grace    time.Duration
 	stable   time.Duration
+	source   sourceFlags
 	flags    *pflag.FlagSet
 }
 
@@ -46,6 +47,7 @@ func (f *observeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.image, "collector-image", "", "image of the collector (default the release's own)")
 	flags.DurationVar(&f.wait, "collector-wait", 2*time.Minute, "how long the collector may take to start on a node")
 	flags.DurationVar(&f.grace, "collector-grace", 10*time.Minute, "how long after the end of the observation the collector removes itself, if nobody else does")
+	f.source.add(flags)
 }
 
 // complete fills what no flag gave from the configuration, and validates.
@@ -68,7 +70,7 @@ func (f *observeFlags) complete(c config) error {
 	case f.grace <= 0:
 		return fmt.Errorf("--collector-grace %s: want more than nothing", f.grace)
 	}
-	return nil
+	return f.source.validate(f.flags)
 }
 
 // options says what to observe, and with what.
@@ -121,9 +123,17 @@ func deployer() string {
 	return name
 }
 
-// observe deploys the collectors, watches, pulls and removes them again, also when
+// observe takes profiles from where the user said.
+func (a *app) observe(ctx context.Context, s *setup) (behavior.Profiles, error) {
+	if len(s.observer.source.from) > 0 {
+		return a.fromFiles(ctx, s)
+	}
+	return a.collect(ctx, s)
+}
+
+// collect deploys the collectors, watches, pulls and removes them again, also when
 // it fails and when the context ends.
-func (a *app) observe(ctx context.Context, s *setup) (profiles behavior.Profiles, err error) {
+func (a *app) collect(ctx context.Context, s *setup) (profiles behavior.Profiles, err error) {
 	options, err := s.options()
 	if err != nil {
 		return nil, err
