@@ -9,12 +9,13 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/cilium"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/kubearmor"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/netpol"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/podsecurity"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/seccomp"
 )
 
 // engines is the one list of what the plugin can render for.
 func engines() []engine.Engine {
-	return []engine.Engine{kubearmor.Engine{}, cilium.New(cilium.Options{}), netpol.New(), seccomp.Engine{}}
+	return []engine.Engine{kubearmor.Engine{}, cilium.New(cilium.Options{}), netpol.New(), seccomp.Engine{}, podsecurity.Engine{}}
 }
 
 func engineNames() []string {

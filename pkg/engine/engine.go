@@ -4,6 +4,8 @@
 package engine
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
@@ -36,9 +38,19 @@ type Rendered struct {
 	// Stage holds files that differ by stage and that no kustomization lists,
 	// by stage and file name, such as a seccomp profile.
 	Stage map[policy.Stage]map[string][]byte
+	// Component holds, by stage, a strategic merge patch for the workload's own
+	// manifest. It is not applied with the tree: the workload's own kustomization
+	// includes the Kustomize Component that lists it.
+	Component map[policy.Stage][]byte
+	// Level is the Pod Security level that the workload's pods could take as they
+	// are; empty from an engine that cannot tell.
+	Level string
 	// Notes are what the engine cannot express.
 	Notes []policy.Note
 }
+
+// HardeningFile is Object.File of a patch of the Kustomize Component.
+const HardeningFile = "hardening.yaml"
 
 // Object is one object as a kustomization builds it, or a file beside one.
 type Object struct {
@@ -57,6 +69,9 @@ type Subject struct {
 	// what was said: rules about that are judged by those facts, and stand not in
 	// the way of the connection's.
 	Inside map[Conversation]bool
+	// Mounts are what is mounted in the container, by escaped path; nil when that
+	// is not known.
+	Mounts map[string]behavior.Mount
 }
 
 // Conversation is where requests of a kind, HTTP or DNS, were seen.
@@ -118,6 +133,12 @@ type Judge interface {
 	Judge(Subject, behavior.Fact) Verdict
 }
 
+// Admitter is a Judge that also decides which pods may be created.
+type Admitter interface {
+	// Admit tells whether a pod of the workload with that specification may be.
+	Admit(behavior.Workload, behavior.PodSpec) Verdict
+}
+
 // InvalidError is an object that the engine would refuse or silently misread.
 type InvalidError struct {
 	Object string // kind/name
@@ -126,3 +147,18 @@ type InvalidError struct {
 
 // Error implements error.
 func (e *InvalidError) Error() string { return e.Object + ": " + e.Reason }
+
+// SeccompObject is the name of a container's SeccompProfile of the Security
+// Profiles Operator, which is an object of the whole cluster: two engines have to
+// agree on it.
+func SeccompObject(w behavior.Workload, container string) string {
+	name := "autopolicy-" + w.Namespace + "-" + w.Slug() + "-" + container
+	if len(name) <= maxObjectName {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return name[:maxObjectName-17] + "-" + hex.EncodeToString(sum[:8])
+}
+
+// maxObjectName leaves room for what the operator adds to make a file of it.
+const maxObjectName = 240

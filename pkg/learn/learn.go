@@ -62,13 +62,14 @@ func Rules(profiles []behavior.Profile, o Options) (policy.Set, error) {
 	if len(subjects) == 0 {
 		return policy.Set{}, ErrNothingObserved
 	}
-	set := policy.Set{Workload: subjects[0].Workload}
+	set := policy.Set{Workload: subjects[0].Workload, Coverage: map[string]behavior.Coverage{}}
 	labels := ""
 	for _, s := range subjects {
 		if s.Workload != set.Workload {
 			return policy.Set{}, fmt.Errorf("learn rules of %s and %s: %w", set.Workload, s.Workload, ErrMixedWorkloads)
 		}
 		labels = max(labels, merged[s].Labels)
+		set.Coverage[s.Container] = merged[s].Coverage
 	}
 	var err error
 	if set.Labels, err = behavior.ParseLabels(labels); err != nil {

@@ -23,7 +23,8 @@ const root = "/tree"
 // Build gives the objects that the tree's kustomization.yaml applies, in
 // kustomize's order, and after them, in order of workload and name, the files
 // that lie beside a workload's current stage without being listed, such as
-// seccomp profiles. A tree without a kustomization.yaml applies nothing.
+// seccomp profiles, and the patches that the Component lists. A tree without a
+// kustomization.yaml applies nothing.
 //
 // It returns an InvalidError for a tree that reaches out of itself or does not
 // build.
@@ -37,6 +38,11 @@ func Build(t Tree) ([]engine.Object, error) {
 	}
 	if err := vet(t, "."); err != nil {
 		return nil, err
+	}
+	if _, ok := t[path.Join(Component, Kustomization)]; ok {
+		if err := vet(t, Component); err != nil {
+			return nil, err
+		}
 	}
 	objects, err := buildRoot(t)
 	if err != nil {
@@ -52,7 +58,11 @@ func Build(t Tree) ([]engine.Object, error) {
 			objects = append(objects, beside...)
 		}
 	}
-	return objects, nil
+	patches, err := componentPatches(t)
+	if err != nil {
+		return nil, err
+	}
+	return append(objects, patches...), nil
 }
 
 // Check proves that the tree builds as it is applied, and that every workload
@@ -75,6 +85,9 @@ func Check(t Tree) error {
 		}
 	}
 	if err := vet(t, folders...); err != nil {
+		return err
+	}
+	if err := checkComponent(t); err != nil {
 		return err
 	}
 	fsys, err := inMemory(t)

@@ -18,6 +18,8 @@ const (
 	kindCilium    = "CiliumNetworkPolicy"
 	kindNetwork   = "NetworkPolicy"
 	kindKubeArmor = "KubeArmorPolicy"
+	kindAdmission = "ValidatingAdmissionPolicyBinding"
+	kindSeccomp   = "SeccompProfile"
 	// hardening stands for KubeArmor policies that block from the first moment,
 	// whatever the namespace's posture is.
 	hardening = "autopolicy.dev/hardening"
@@ -129,6 +131,34 @@ func auditKustomization(kinds map[string]bool, withheld bool) []byte {
       enableDefaultDeny:
         egress: false
         ingress: false
+`)
+	}
+	if kinds[kindAdmission] {
+		patches = append(patches, `- target:
+    group: admissionregistration.k8s.io
+    kind: ValidatingAdmissionPolicyBinding
+  patch: |-
+    apiVersion: admissionregistration.k8s.io/v1
+    kind: ValidatingAdmissionPolicyBinding
+    metadata:
+      name: any
+    spec:
+      validationActions:
+      - Audit
+      - Warn
+`)
+	}
+	if kinds[kindSeccomp] {
+		patches = append(patches, `- target:
+    group: security-profiles-operator.x-k8s.io
+    kind: SeccompProfile
+  patch: |-
+    apiVersion: security-profiles-operator.x-k8s.io/v1
+    kind: SeccompProfile
+    metadata:
+      name: any
+    spec:
+      defaultAction: SCMP_ACT_LOG
 `)
 	}
 	if kinds[hardening] && !withheld {

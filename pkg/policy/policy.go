@@ -202,7 +202,10 @@ type Set struct {
 	// Containers are the containers that were observed, sorted.
 	Containers []string
 	Rules      []Rule // in order of Compare
-	Notes      []Note
+	// Coverage says, by container, how much of the truth the rules can claim to
+	// hold, and what its pod may do by its specification.
+	Coverage map[string]behavior.Coverage
+	Notes    []Note
 	// Suspicions were seen and are in no rule until a person accepts them.
 	Suspicions []Suspicion
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/podsecurity"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
 )
@@ -44,10 +45,19 @@ func (c *candidate) note(slug, format string, args ...any) {
 	c.notes = append(c.notes, Note{Workload: slug, Note: policy.Note{Text: fmt.Sprintf(format, args...)}})
 }
 
+// where is the path in the tree of a file that was generated for a workload: in
+// its folder, or its patches in the Component.
+func where(slug, file string) string {
+	if strings.HasPrefix(file, overlay.Component+"/"+slug+"/") {
+		return path.Clean(file)
+	}
+	return path.Join(overlay.Folder(slug), file)
+}
+
 // edited tells whether a file of a workload, by its path in the workload's
 // folder, is not what was generated: changed, removed or made by a person.
 func (c *candidate) edited(s *state, file string) bool {
-	data, exists := c.tree[path.Join(overlay.Folder(s.Slug), file)]
+	data, exists := c.tree[where(s.Slug, file)]
 	recorded, known := s.Files[file]
 	return exists != known || exists && digest(data) != recorded
 }
@@ -66,7 +76,7 @@ func (c *candidate) place(s *state, files map[string][]byte, all bool) {
 	}
 	slices.Sort(paths)
 	for _, file := range slices.Compact(paths) {
-		full := path.Join(overlay.Folder(s.Slug), file)
+		full := where(s.Slug, file)
 		now, wanted := files[file]
 		was, exists := c.tree[full]
 		same := wanted == exists && bytes.Equal(now, was)
@@ -120,6 +130,9 @@ func (c *candidate) settle() error {
 		}
 		c.tree[overlay.NamespaceFile] = data
 	}
+	if err := c.component(stages); err != nil {
+		return err
+	}
 	data, err := overlay.SetStages(c.tree, stages, any)
 	if err != nil {
 		return fmt.Errorf("set stages: %w", err)
@@ -130,6 +143,32 @@ func (c *candidate) settle() error {
 		return err
 	}
 	c.tree[RecordFile] = data
+	return nil
+}
+
+// component makes the Component for the workloads' own manifests follow the stages.
+func (c *candidate) component(stages map[string]policy.Stage) error {
+	state := overlay.ComponentState{Namespace: c.namespace, Stages: stages}
+	var levels []podsecurity.Level
+	for _, s := range c.rec.Workloads {
+		if s.PodSecurity != "" {
+			levels = append(levels, podsecurity.Level(s.PodSecurity))
+		}
+	}
+	if len(levels) > 0 && len(levels) == len(c.rec.Workloads) { // of a pod that nobody knows, nothing can be said
+		state.Level = string(podsecurity.Lowest(levels...))
+	}
+	files, err := overlay.RenderComponent(c.tree, state)
+	if err != nil {
+		return fmt.Errorf("write component: %w", err)
+	}
+	for _, name := range []string{overlay.Kustomization, "README.md"} {
+		if p := path.Join(overlay.Component, name); files[p] != nil {
+			c.tree[p] = files[p]
+		} else {
+			delete(c.tree, p)
+		}
+	}
 	return nil
 }
 

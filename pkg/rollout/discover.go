@@ -149,8 +149,16 @@ func (d *discovery) workload(w behavior.Workload, fresh behavior.Profiles) error
 		}
 	}
 	l.added = beyond(l.set, before)
+	same := l.change == Updated && !d.engines && equal(l.set, before)
+	if same && s.Stage != policy.Deny {
+		other, err := d.standsElsewhere(l.set, before)
+		if err != nil {
+			return err
+		}
+		same = !other
+	}
 	switch {
-	case l.change == Updated && !d.engines && equal(l.set, before):
+	case same:
 		l.change, l.profiles = Unchanged, old
 	case s != nil && s.Stage == policy.Deny && !d.opts.Relearn:
 		d.hold(&l, old, before)
@@ -199,7 +207,7 @@ func (d *discovery) hold(l *learned, old behavior.Profiles, before policy.Set) {
 func (d *discovery) render(l learned) error {
 	slug := l.workload.Slug()
 	w := overlay.Workload{Slug: slug, Base: map[string][]byte{}}
-	files := map[string][]byte{}
+	files, level := map[string][]byte{}, ""
 	for _, e := range d.in.Engines {
 		r, err := e.Render(l.set)
 		d.noteAll(slug, e.Name(), r.Notes)
@@ -221,6 +229,10 @@ func (d *discovery) render(l learned) error {
 				files[path.Join(string(stage), name)] = data
 			}
 		}
+		for stage, patch := range r.Component {
+			files[overlay.ComponentFile(slug, stage)] = patch
+		}
+		level = cmp.Or(level, r.Level)
 	}
 	d.noteAll(slug, "", l.set.Notes)
 	// What was made of templates is not learned, and stays.
@@ -241,7 +253,7 @@ func (d *discovery) render(l learned) error {
 	for p, data := range kustomizations {
 		files[strings.TrimPrefix(p, overlay.Folder(slug)+"/")] = data
 	}
-	return d.enter(l, files)
+	return d.enter(l, files, level)
 }
 
 // noteAll adds what an engine, or the learner, says that it left out.
@@ -253,7 +265,7 @@ func (d *discovery) noteAll(slug, name string, notes []policy.Note) {
 }
 
 // enter records what was learned of a workload.
-func (d *discovery) enter(l learned, files map[string][]byte) error {
+func (d *discovery) enter(l learned, files map[string][]byte, level string) error {
 	c, slug := d.candidate, l.workload.Slug()
 	profiles := sorted(l.profiles)
 	data, err := behavior.EncodeFile(profiles)
@@ -265,7 +277,7 @@ func (d *discovery) enter(l learned, files map[string][]byte) error {
 			Stage: policy.Audit, Since: behavior.Second(d.in.Now), By: d.in.By})
 	}
 	s := c.rec.find(slug)
-	s.Evidence = behavior.Digest(profiles)
+	s.Evidence, s.PodSecurity = behavior.Digest(profiles), level
 	c.tree[evidencePath(slug)] = data
 	c.place(s, files, true)
 	return nil
@@ -352,6 +364,7 @@ func (d *discovery) judgeRules(l learned, name string, j engine.Judge) int {
 	for _, r := range l.set.Rules {
 		subject := engine.Subject{Subject: behavior.Subject{Workload: l.workload, Container: r.Container}, Labels: l.set.Labels}
 		subject.Inside = inside[r.Container]
+		subject.Mounts = l.set.Coverage[r.Container].Mounts
 		governed := false
 		for o := range r.Facts.All() {
 			if !judgeable(o.Fact) {

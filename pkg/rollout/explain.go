@@ -69,7 +69,8 @@ func Explain(in Input, slug string) (Explanation, error) {
 	}
 	inside := conversations(profiles)
 	for _, r := range x.Set.Rules {
-		subject := engine.Subject{Subject: behavior.Subject{Workload: x.Workload, Container: r.Container}, Labels: x.Set.Labels, Inside: inside[r.Container]}
+		subject := engine.Subject{Subject: behavior.Subject{Workload: x.Workload, Container: r.Container}, Labels: x.Set.Labels, Inside: inside[r.Container],
+			Mounts: x.Set.Coverage[r.Container].Mounts}
 		x.Rules = append(x.Rules, Explained{Rule: r, Objects: objects(subject, r, all)})
 	}
 	return x, nil

@@ -15,6 +15,7 @@ import (
 // The gates before deny, in the order in which they are shown.
 const (
 	GateViolations = "violations" // nothing that was seen would be denied
+	GateAdmission  = "admission"  // no pod as those that were seen would be refused
 	GateCoverage   = "coverage"   // every pod was observed, nothing was lost
 	GateLife       = "life"       // the parts of a life that gate.seen asks for were seen
 	GateImages     = "images"     // no image that was not learned from

@@ -204,6 +204,9 @@ func decide(in Input, opts PromoteOptions, c *candidate, before record, raised [
 	}
 	verdicts := judge(judged, subjects, all)
 	reasons := shortfalls(in, opts, c, before, raised, fresh)
+	if opts.To == policy.Deny {
+		reasons = append(reasons, refusals(c, raised, fresh, all)...)
+	}
 	if (len(verdicts.Violations) > 0 || len(reasons) > 0) && opts.Force == "" {
 		return plan, verdicts, &NotYetError{Namespace: in.Namespace, To: opts.To, Violations: verdicts.Violations, Reasons: reasons}
 	}
@@ -248,7 +251,7 @@ func judge(in Input, subjects []behavior.Subject, all map[string]engine.Judge) V
 		if err != nil {
 			labels = nil // selects nothing but what selects all; shortfalls says so
 		}
-		subject := engine.Subject{Subject: s, Labels: labels, Inside: engine.Inside(p.Facts)}
+		subject := engine.Subject{Subject: s, Labels: labels, Inside: engine.Inside(p.Facts), Mounts: p.Coverage.Mounts}
 		for _, o := range p.Observed() {
 			if !judgeable(o.Fact) {
 				continue

@@ -49,8 +49,11 @@ type state struct {
 	By       string       `json:"by"`
 	Evidence string       `json:"evidence"`         // behavior.Digest of evidence.yaml
 	Reason   string       `json:"reason,omitempty"` // why the gate was overridden
+	// PodSecurity is the Pod Security level that its pods could take; empty where
+	// that is not known.
+	PodSecurity string `json:"podSecurity,omitempty"`
 	// Files are the digests of the files that were generated, by path in the
-	// workload's folder. A file with another digest was edited by a person.
+	// workload's folder, or in the tree for those of the Component. A file with another digest was edited by a person.
 	Files map[string]string `json:"files"`
 }
 

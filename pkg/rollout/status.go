@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
 )
 
@@ -146,6 +147,7 @@ func (o *outlook) foresee(list []Status) error {
 	violations := map[behavior.Workload][]Violation{}
 	c := newCandidate(o.in, o.rec, false)
 	edited, gates := "", newGates(o.in, c, nil)
+	var all map[string]engine.Judge
 	if len(o.raised) > 0 {
 		for _, slug := range o.raised {
 			c.rec.find(slug).Stage = policy.Deny
@@ -159,8 +161,7 @@ func (o *outlook) foresee(list []Status) error {
 			return err
 		default:
 			gates.files = c.tree.Index()
-			all, err := judges(c.tree, o.in.Engines)
-			if err != nil {
+			if all, err = judges(c.tree, o.in.Engines); err != nil {
 				return err
 			}
 			in := o.in
@@ -189,7 +190,11 @@ func (o *outlook) foresee(list []Status) error {
 				reasons = append(reasons, edited)
 			}
 			none := fmt.Sprintf("%s judged, none would be denied", count(facts(o.judged[s.Workload]), "fact"))
-			s.Gates = append([]Check{checked(GateViolations, none, reasons)}, gates.of(*o.rec.find(s.Workload.Slug()), o.judged[s.Workload])...)
+			s.Gates = []Check{checked(GateViolations, none, reasons)}
+			if admits(all) {
+				s.Gates = append(s.Gates, checked(GateAdmission, "new pods may be as its pods are", refusalsOf(s.Workload, o.judged[s.Workload], all)))
+			}
+			s.Gates = append(s.Gates, gates.of(*o.rec.find(s.Workload.Slug()), o.judged[s.Workload])...)
 			s.Obstacles = reasonsOf(s.Gates)
 		}
 		s.Advice = s.advise(len(violations[s.Workload]) > 0 && s.Next == policy.Deny, o.judged[s.Workload])
