@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/gitops"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/gitops/forge"
 )
 
 // flagOf is pflag's flag, named here so that only this file knows the package.
@@ -20,6 +21,7 @@ type repositoryFlags struct {
 	url, branch, path string
 	key, knownHosts   string
 	name, email       string
+	forge             string // its kind, where the host's name does not tell
 }
 
 func (f *repositoryFlags) add(flags *pflag.FlagSet) {
@@ -45,6 +47,7 @@ func (f *repositoryFlags) merge(c config) error {
 			*m.flag = m.file
 		}
 	}
+	f.forge = c.Forge.Kind
 	if f.path == "" {
 		f.path = defaultPath
 	}
@@ -64,6 +67,16 @@ func (f repositoryFlags) options() gitops.Options {
 	o := gitops.Options{
 		URL: f.url, Branch: f.branch, Auth: gitops.AuthFromEnv(os.Getenv),
 		Author: gitops.Signature{Name: f.name, Email: f.email},
+	}
+	kind := forge.Kind(f.forge)
+	if kind == "" {
+		kind, _ = forge.Detect(f.url)
+	}
+	if kind != "" && o.Auth.Token == "" {
+		o.Auth.Token = forgeToken(kind)
+		if kind == forge.Bitbucket && o.Auth.Username == "" {
+			o.Auth.Username = "x-token-auth"
+		}
 	}
 	if f.key != "" {
 		o.Auth.SSHKeyFile = f.key

@@ -34,6 +34,20 @@ type config struct {
 	SSH        configSSH       `yaml:"ssh"`
 	Collector  configCollector `yaml:"collector"`
 	SyncedBy   string          `yaml:"syncedBy"`
+	// Delivery is pull-request or push; empty: a pull request where the forge is known.
+	Delivery    string            `yaml:"delivery"`
+	Forge       configForge       `yaml:"forge"`
+	PullRequest configPullRequest `yaml:"pullRequest"`
+}
+
+type configForge struct {
+	Kind string `yaml:"kind"`
+	URL  string `yaml:"url"`
+}
+
+type configPullRequest struct {
+	Labels    []string `yaml:"labels"`
+	Reviewers []string `yaml:"reviewers"`
 }
 
 type configAuthor struct {
@@ -67,7 +81,7 @@ func readConfig(name string) (config, error) {
 	c, err := decodeConfig(data)
 	if err != nil {
 		return config{}, hinted(fmt.Errorf("read configuration: %s%w", name, err),
-			"the fields are apiVersion, kind, repository, branch, path, engines, author.name, author.email, ssh.key, ssh.knownHosts, collector.image and syncedBy")
+			"the fields are apiVersion, kind, repository, branch, path, engines, author.name, author.email, ssh.key, ssh.knownHosts, collector.image, syncedBy, delivery, forge.kind, forge.url, pullRequest.labels and pullRequest.reviewers")
 	}
 	if c.APIVersion != configVersion || c.Kind != configKind {
 		return config{}, hinted(fmt.Errorf("read configuration: %s: apiVersion is %q and kind %q", name, c.APIVersion, c.Kind),

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -92,7 +93,7 @@ func (o *discoverOptions) run(ctx context.Context) error {
 	if err := o.repository.merge(s.config); err != nil {
 		return err
 	}
-	f, err := o.open(ctx, o.repository, s.namespace, !o.decision.dryRun)
+	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, s.review(o.repository, string(policy.Audit)))
 	if err != nil {
 		return err
 	}
@@ -129,6 +130,9 @@ func (a *app) conclude(ctx context.Context, s *setup, f *folder, plan rollout.Pl
 	switch {
 	case plan.Empty():
 		s.progress.say("nothing new: no commit")
+		if f.review != nil && f.review.request.Number > 0 {
+			s.progress.say("pull request %d is open: %s", f.review.request.Number, f.review.request.URL)
+		}
 	case s.dryRun:
 		if !output.data() {
 			fmt.Fprint(a.Out, plan.Diff(f.tree, painter(a.Out)))
@@ -144,12 +148,15 @@ func (a *app) conclude(ctx context.Context, s *setup, f *folder, plan rollout.Pl
 		} else {
 			subject, _, _ := strings.Cut(plan.Message, "\n")
 			s.progress.say("committed %s to %s: %s", short(string(revision)), f.where(), subject)
+			f.review.tell(s.progress)
 		}
 	}
+	closed := f.review.wait(ctx, s, f.repository)
+	result.PullRequest = f.review.report()
 	if output.data() {
-		return output.write(a.Out, result)
+		return errors.Join(output.write(a.Out, result), closed)
 	}
-	return nil
+	return closed
 }
 
 // outcome is a plan in the form that programs read.
@@ -157,6 +164,8 @@ type outcome struct {
 	Namespace string   `json:"namespace"`
 	Revision  string   `json:"revision,omitempty"` // of the commit; empty when none was made
 	Files     []string `json:"files,omitempty"`
+	// PullRequest is what brings the commit to the branch; none after a push.
+	PullRequest *pullRequest `json:"pullRequest,omitempty"`
 	// Observation is what was decided by; none for a plan that needed none.
 	Observation *observation      `json:"observation,omitempty"`
 	Workloads   []outcomeWorkload `json:"workloads"`

@@ -97,7 +97,7 @@ func (o *hardenOptions) run(ctx context.Context, args []string) error {
 	if err := o.repository.merge(s.config); err != nil {
 		return err
 	}
-	f, err := o.open(ctx, o.repository, s.namespace, !o.decision.dryRun)
+	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, s.review(o.repository, "harden"))
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,6 @@ type promoteOptions struct {
 	to         string
 	force      string
 	soak       time.Duration
-	wait       time.Duration
 	flags      *pflag.FlagSet
 }
 
@@ -48,7 +47,8 @@ neither does, when the live objects equal those of the commit. How long that mus
 have been, and what else is asked for, is in rollout.yaml under gate.
 
  With --wait it ends when the cluster runs the new stage; with code 1 when it does
-not within that time. What was committed stays.
+not within that time. What was committed stays. Where the stage is offered as a
+pull request, it first waits as long for the merge.
 
  Exit codes: 0 promoted or already there, 1 not yet, 2 an error, 130 interrupted.`,
 		Example: `  # Enforce the policies of every workload in namespace shop
@@ -67,8 +67,6 @@ not within that time. What was committed stays.
 	o.sync.add(c.Flags())
 	o.flags = c.Flags()
 	c.Flags().DurationVar(&o.soak, "soak", 0, "how long the cluster must have run the policies at stage audit, where rollout.yaml does not ask for longer (default 24h where Argo CD or Flux applies them)")
-	c.Flags().DurationVar(&o.wait, "wait", 0, "after the commit, wait so long until the cluster runs it")
-	c.Flags().Lookup("wait").NoOptDefVal = defaultWait.String()
 	c.Flags().StringVar(&o.force, "force", "", "promote in spite of the gate, for this reason; it is committed")
 	// The errors are that a flag does not exist, and they were made just now.
 	_ = c.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]string{"audit", "deny"}, cobra.ShellCompDirectiveNoFileComp))
@@ -104,7 +102,7 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 	if err := o.repository.merge(s.config); err != nil {
 		return err
 	}
-	f, err := o.open(ctx, o.repository, s.namespace, !o.decision.dryRun)
+	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, s.review(o.repository, string(stage)))
 	if err != nil {
 		return err
 	}
@@ -117,7 +115,7 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 		return err
 	}
 	watch, err := s.watcher(o.sync.by)
-	if err != nil && (!already || o.wait > 0) {
+	if err != nil && (!already || o.decision.delivery.wait > 0) {
 		return err
 	}
 	var profiles behavior.Profiles
@@ -137,6 +135,7 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 		in := s.input(t, profiles, f)
 		in.Synced = runs
 		plan, verdicts, err = rollout.Promote(in, opts)
+		f.judged = &verdicts
 		return plan, err
 	}
 	plan, err := decide(f.tree)
@@ -150,7 +149,7 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 	if errors.As(err, &notYet) {
 		return o.notYet(s, notYet)
 	}
-	if err != nil || o.wait == 0 || s.dryRun {
+	if err != nil || o.decision.delivery.wait == 0 || s.dryRun {
 		return f.blame(err)
 	}
 	return f.blame(o.await(ctx, s, f, watch, opts))
@@ -164,8 +163,6 @@ func (o *promoteOptions) complete(c config) error {
 	switch {
 	case o.soak < 0:
 		return fmt.Errorf("--soak %s: want no less than nothing", o.soak)
-	case o.wait < 0 || o.wait == 0 && o.flags.Changed("wait"):
-		return fmt.Errorf("--wait %s: want more than nothing, such as 10m", o.wait)
 	case o.flags.Changed("force") && strings.TrimSpace(o.force) == "":
 		return hinted(errors.New("--force gives no reason"), "say why, it is committed: --force='the alert was a drill'")
 	}
@@ -185,7 +182,7 @@ func (o *promoteOptions) await(ctx context.Context, s *setup, f *folder, w *watc
 			slugs = append(slugs, each.Slug())
 		}
 	}
-	err := w.await(ctx, s, f, o.wait, slugs, opts.To)
+	err := w.await(ctx, s, f, o.decision.delivery.wait, slugs, opts.To)
 	var late *notSyncedError
 	if errors.As(err, &late) {
 		fmt.Fprintln(o.ErrOut, "not yet: "+printable(late.Error()))

@@ -18,18 +18,37 @@ type folder struct {
 	dir        string
 	tree       overlay.Tree
 	base       gitops.Revision
+	// review is how commits get to the branch; nil: they are pushed to it.
+	review *review
+	// judged is what a promotion's last plan was decided by.
+	judged *rollout.Verdicts
 }
 
 // open opens the repository and reads the namespace's folder. With write it also
 // makes sure that a commit to it could be made, so that nobody observes for an
 // hour to learn that it cannot.
 func (a *app) open(ctx context.Context, f repositoryFlags, namespace string, write bool) (*folder, error) {
+	return a.openFor(ctx, f, namespace, write, nil)
+}
+
+// openFor is open for a command whose changes v brings to the branch, nil for a
+// push.
+func (a *app) openFor(ctx context.Context, f repositoryFlags, namespace string, write bool, v *review) (*folder, error) {
+	if v != nil && v.flags.kind != "" {
+		f.forge = v.flags.kind
+	}
 	repository, err := gitops.Open(ctx, f.options())
 	if err != nil {
 		return nil, fmt.Errorf("open repository: %w", err)
 	}
 	o := &folder{repository: repository, dir: path.Join(f.path, namespace)}
-	if write {
+	if write && v != nil {
+		o.review = v
+		if err := v.propose(ctx, repository, o.dir); err != nil {
+			return nil, errors.Join(fmt.Errorf("prepare the pull request: %w", err), repository.Close())
+		}
+	}
+	if write && err == nil {
 		err = repository.Check(ctx, o.dir)
 	}
 	if err == nil {
@@ -92,11 +111,13 @@ func (f *folder) commit(ctx context.Context, a *app, plan rollout.Plan, again fu
 	change := func(p rollout.Plan) gitops.Change {
 		return gitops.Change{Dir: f.dir, Base: f.base, Files: p.Files, Message: p.Message, When: when}
 	}
+	last := plan
 	revision, err := f.repository.Commit(ctx, change(plan), func(_ context.Context, t gitops.Tree, _ gitops.Revision) (gitops.Change, error) {
 		p, err := again(overlay.Tree(t))
 		if err == nil && p.Empty() {
 			err = gitops.ErrNothingToCommit
 		}
+		last = p
 		return change(p), err
 	})
 	if errors.Is(err, gitops.ErrNothingToCommit) {
@@ -105,10 +126,16 @@ func (f *folder) commit(ctx context.Context, a *app, plan rollout.Plan, again fu
 	if err != nil {
 		return revision, fmt.Errorf("commit to %s: %w", f.repository.URL(), err)
 	}
+	if f.review != nil {
+		return revision, f.review.offer(ctx, f, last)
+	}
 	return revision, nil
 }
 
 // where says which branch of which repository is meant, for people.
 func (f *folder) where() string {
+	if f.review != nil && !f.review.merged {
+		return fmt.Sprintf("branch %s of %s", f.review.branch, f.repository.URL())
+	}
 	return fmt.Sprintf("branch %s of %s", f.repository.Branch(), f.repository.URL())
 }

@@ -50,7 +50,7 @@ func (o *rollbackOptions) run(ctx context.Context) error {
 	if err := o.repository.merge(s.config); err != nil {
 		return err
 	}
-	f, err := o.open(ctx, o.repository, s.namespace, !o.decision.dryRun)
+	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, s.review(o.repository, "rollback"))
 	if err != nil {
 		return err
 	}

@@ -22,13 +22,15 @@ import (
 
 // decisionFlags are the flags of every command that makes a plan.
 type decisionFlags struct {
-	engines []string
-	dryRun  bool
+	engines  []string
+	dryRun   bool
+	delivery deliveryFlags
 }
 
 func (f *decisionFlags) add(c *cobra.Command) {
 	f.addEngines(c.Flags())
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the change and commit nothing")
+	f.delivery.add(c)
 	// The error is that the flag does not exist, and it was made just now.
 	_ = c.RegisterFlagCompletionFunc("engines", cobra.FixedCompletions(engineNames(), cobra.ShellCompDirectiveNoFileComp))
 }
@@ -46,6 +48,7 @@ type setup struct {
 	observer  observeFlags
 	progress  *progress
 	dryRun    bool
+	delivery  deliveryFlags
 	restart   *restartFlags // nil when nothing is to be restarted
 	entered   bool          // what entered containers from outside counts as new
 	restarted []cluster.RolloutState
@@ -63,6 +66,10 @@ func (a *app) setup(observer *observeFlags, decision *decisionFlags, output *out
 	}
 	var err error
 	if s.config, err = readConfig(a.config); err != nil {
+		return nil, err
+	}
+	s.delivery = decision.delivery
+	if err := s.delivery.merge(s.config); err != nil {
 		return nil, err
 	}
 	if s.engines, err = chosen(pick(decision.engines, s.config.Engines)); err != nil {

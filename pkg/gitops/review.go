@@ -144,6 +144,15 @@ func (m *remote) onlyOurs(at, offered plumbing.Hash) error {
 	}
 }
 
+// Leave goes back from a branch for review to the branch that is read, as it now
+// is.
+func (r *Repository) Leave(ctx context.Context) error {
+	if m, ok := r.backend.(*remote); ok {
+		m.review = nil
+	}
+	return r.backend.refresh(ctx)
+}
+
 // Offered returns what the branch for review changes of the folder, and what the
 // folder was: that is what a pull request shows.
 func (r *Repository) Offered(ctx context.Context) (before, after Tree, err error) {
