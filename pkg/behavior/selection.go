@@ -111,10 +111,15 @@ func (f Facts) compare(a, b int32) int {
 }
 
 // inOrder goes over all facts in the order of Compare.
-func (f Facts) inOrder() iter.Seq[Observed] {
+func (f Facts) inOrder() iter.Seq[Observed] { return f.everything().All() }
+
+// Evidence joins the evidence of all facts, as Selection.Evidence does.
+func (f Facts) Evidence() Evidence { return f.everything().Evidence() }
+
+func (f Facts) everything() Selection {
 	all := make([]int32, f.Len())
 	for i := range all {
 		all[i] = int32(i)
 	}
-	return f.Select(all).All()
+	return f.Select(all)
 }

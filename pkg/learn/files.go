@@ -1,233 +1,443 @@
 package learn
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
 )
 
-// files puts file facts into groups. A path is allowed exactly, but for names
-// that are bound to change:
-//   - a part of the path that the system numbers anew with every start (a process
-//     below /proc, the timestamped folder of a mounted secret or config map) is
-//     allowed whatever it is;
-//   - a folder in which one executable used o.Siblings or more generated names of
-//     one kind to one end is allowed to it to that end.
+// learner puts the file facts of one container into rules. A path is allowed
+// exactly, but for what is bound to be another one the next time:
+//   - what one executable did to one end with enough names of one kind in a folder
+//     shows that they vary: the folder's files are allowed to it to that end;
+//   - a part in the middle of a path that varies is an asterisk;
+//   - a folder of code or of data that images share, of which enough was read, may
+//     be read by those who read in it.
 //
-// Both only look at sets of names that further facts can only make larger, which
-// is what makes learning monotone.
-func files(facts []behavior.Observed, o Options, g groups) {
-	count := siblings(facts)
-	for _, f := range facts {
-		r := intent(f.Fact)
-		if pattern, why := pattern(r.Path); pattern != "" {
-			r.Path, r.Match = pattern, policy.Pattern
-			g.add(r, f.Fact.Exe, f, why)
+// All of it looks at sets that further facts can only make larger, and each looks
+// at its own, which is what makes learning monotone.
+type learner struct {
+	facts   behavior.Facts
+	options Options
+	clock   clock
+
+	folders []folder
+	byPath  map[string]int
+	trees   []tree
+	byRoot  map[string]int
+	lanes   []lane
+	byLane  map[lane]int
+	laneOf  []int // by form; -1 for forms of other kinds
+	cells   []cell
+	byCell  map[[2]int]int
+	cellOf  []int32 // by number of the file fact in at
+	at      []int32
+}
+
+// cell is what one lane did in one folder.
+type cell struct {
+	lane, folder int
+	pattern      *pattern
+	leaves       *leaves
+}
+
+// tree is a folder of code or shared data.
+type tree struct {
+	path      string
+	recursive bool
+	names     map[string]struct{} // that were read, until they are enough
+	open      bool
+	low       lowest
+	distinct  counter
+}
+
+// leaves are the names that a lane used directly in the folders of one pattern.
+type leaves struct {
+	names
+	open, closed bool
+	low          lowest
+	distinct     counter
+	why          string
+}
+
+// lowest keeps the three names that come first.
+type lowest []string
+
+func (l *lowest) add(name string) {
+	if len(*l) == 3 && name >= (*l)[2] || slices.Contains(*l, name) {
+		return
+	}
+	*l = append(*l, name)
+	slices.Sort(*l)
+	*l = (*l)[:min(3, len(*l))]
+}
+
+// counter counts distinct strings by their hashes: it may miss one of a million
+// million.
+type counter []uint64
+
+func (c *counter) add(s string) {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	*c = append(*c, h)
+}
+
+func (c counter) count() int {
+	slices.Sort(c)
+	return len(slices.Compact(c))
+}
+
+func newLearner(facts behavior.Facts, o Options, c clock) *learner {
+	return &learner{facts: facts, options: o, clock: c, byPath: map[string]int{}, byRoot: map[string]int{}, byLane: map[lane]int{}, byCell: map[[2]int]int{}}
+}
+
+// rules makes the rules of file facts, which are given by their numbers.
+func (l *learner) rules(at []int32) []policy.Rule {
+	if len(at) == 0 {
+		return nil
+	}
+	l.at = at
+	l.place()
+	l.patterns()
+	l.count()
+	return l.assign()
+}
+
+// cut parts a path after its last slash.
+func cut(path string) (dir, name string) {
+	i := strings.LastIndexByte(path, '/')
+	return path[:i+1], path[i+1:]
+}
+
+// place puts each fact into the cell of its lane and folder.
+func (l *learner) place() {
+	for _, f := range l.facts.Forms() {
+		la := lane{f.Exe, f.Access}
+		if f.Kind != behavior.File {
+			l.laneOf = append(l.laneOf, -1)
 			continue
 		}
-		dir, shape := split(r.Path)
-		k := sibling{f.Fact.Exe, dir, shape}
-		if n, ok := count.wide(k, f.Fact.Access, o.Siblings); ok {
-			r.Path, r.Match = dir, policy.Directory
-			g.add(r, f.Fact.Exe, f, fmt.Sprintf("%d files in %s have generated names like %s, so any other file directly in it is newly allowed",
-				n, dir, shape))
-			continue
+		n, ok := l.byLane[la]
+		if !ok {
+			n = len(l.lanes)
+			l.lanes, l.byLane[la] = append(l.lanes, la), n
 		}
-		g.add(r, f.Fact.Exe, f, "")
+		l.laneOf = append(l.laneOf, n)
+	}
+	l.cellOf = make([]int32, len(l.at))
+	last, dir := cell{-1, -1, nil, nil}, ""
+	at := 0
+	for i, number := range l.at {
+		form, path := l.facts.Form(number)
+		d, _ := cut(path)
+		k := [2]int{l.laneOf[form], last.folder}
+		if d != dir || last.folder < 0 {
+			k[1] = l.folder(d)
+		}
+		if k[0] != last.lane || k[1] != last.folder {
+			n, ok := l.byCell[k]
+			if !ok {
+				n = len(l.cells)
+				l.cells, l.byCell[k] = append(l.cells, cell{lane: k[0], folder: k[1]}), n
+			}
+			last, dir, at = l.cells[n], d, n
+		}
+		l.cellOf[i] = int32(at)
 	}
 }
 
-// sibling is one kind of generated name in one folder, used by one executable.
-type sibling struct{ exe, dir, shape string }
-
-// counts holds, for each kind of names, the names that were used to each end.
-type counts map[sibling]map[behavior.Access]map[string]struct{}
-
-func siblings(facts []behavior.Observed) counts {
-	c := counts{}
-	for _, f := range facts {
-		dir, shape := split(f.Fact.Path)
-		if shape == "" {
-			continue
+// folder gives the place of a folder.
+func (l *learner) folder(path string) int {
+	n, ok := l.byPath[path]
+	if ok {
+		return n
+	}
+	n = len(l.folders)
+	f := folder{tree: -1, kept: policy.Sensitive(path) != "", processes: strings.HasPrefix(path, "/proc/") || strings.Contains(path, "/hsperfdata_")}
+	if parts := strings.Split(path, "/"); len(parts) > 1 && parts[0] == "" {
+		f.parts = parts[1 : len(parts)-1]
+		if slices.ContainsFunc(f.parts, func(part string) bool { return part == "" || part == "." || part == ".." || part == "*" }) {
+			f.parts, f.kept = nil, true
 		}
-		k := sibling{f.Fact.Exe, dir, shape}
-		if c[k] == nil {
-			c[k] = map[behavior.Access]map[string]struct{}{}
+	} else {
+		f.kept = true
+	}
+	if root, recursive := treeOf(path); root != "" && !f.kept {
+		at, ok := l.byRoot[root]
+		if !ok {
+			at = len(l.trees)
+			l.trees, l.byRoot[root] = append(l.trees, tree{path: root, recursive: recursive, names: map[string]struct{}{}}), at
 		}
-		for _, bit := range []behavior.Access{behavior.Read, behavior.Write, behavior.Create} {
-			if !f.Fact.Access.Has(bit) {
+		f.tree = at
+	}
+	l.folders, l.byPath[path] = append(l.folders, f), n
+	return n
+}
+
+// patterns finds, for every lane, which folders stand for many.
+func (l *learner) patterns() {
+	byLane := make([][]int, len(l.lanes))
+	for n, c := range l.cells {
+		byLane[c.lane] = append(byLane[c.lane], n)
+	}
+	found := make([]*pattern, len(l.folders))
+	for n, cells := range byLane {
+		var at []int
+		for _, c := range cells {
+			if d := l.cells[c].folder; !l.folders[d].kept {
+				at = append(at, d)
+			}
+		}
+		l.grow(l.lanes[n], at, pattern{path: "/"}, 0, found)
+		byPattern := map[*pattern]*leaves{}
+		for _, n := range cells {
+			c := &l.cells[n]
+			if f := &l.folders[c.folder]; f.kept {
+				c.pattern = stamped(f.parts)
 				continue
 			}
-			if c[k][bit] == nil {
-				c[k][bit] = map[string]struct{}{}
+			if c.pattern = found[c.folder]; byPattern[c.pattern] == nil {
+				byPattern[c.pattern] = &leaves{closed: policy.Boundary(c.pattern.path, l.lanes[c.lane].access) != ""}
 			}
-			c[k][bit][f.Fact.Path] = struct{}{}
+			c.leaves = byPattern[c.pattern]
 		}
 	}
-	return c
 }
 
-// wide tells whether the folder may be opened to the access, and how many names
-// say so: the fewest among the bits of the access.
-func (c counts) wide(k sibling, a behavior.Access, threshold int) (int, bool) {
-	if k.shape == "" || policy.Boundary(k.dir, a) != "" {
-		return 0, false
+// stamped is the pattern of a folder whose files are told by their names: only
+// what the kubelet names anew is left open. Nil where it named nothing.
+func stamped(parts []string) *pattern {
+	p := pattern{path: "/", stars: slices.ContainsFunc(parts, isVolume)}
+	if !p.stars {
+		return nil
 	}
-	least := 0
-	for bit, names := range c[k] {
-		if a.Has(bit) && (least == 0 || len(names) < least) {
-			least = len(names)
-		}
-	}
-	return least, least >= threshold
-}
-
-// split parts a path into its folder, with the slash, and the shape of its name:
-// the name with what looks generated replaced. The shape is empty for a name that
-// looks given, and for a path that is none.
-func split(path string) (dir, shape string) {
-	i := strings.LastIndexByte(path, '/')
-	if i < 0 || path[0] != '/' {
-		return "", ""
-	}
-	shape, ok := shapeOf(path[i+1:])
-	if !ok {
-		return path[:i+1], ""
-	}
-	return path[:i+1], shape
-}
-
-// shapeOf replaces numbers by #, other generated parts by *, and tells whether
-// there were any. It decides by the name alone.
-func shapeOf(name string) (string, bool) {
-	if strings.ContainsAny(name, `#*\`) {
-		return name, false
-	}
-	var shape strings.Builder
-	for rest := name; rest != ""; {
-		n := strings.IndexFunc(rest, func(r rune) bool { return !alphanumeric(r) })
-		switch {
-		case isUUID(rest):
-			shape.WriteByte('*')
-			rest = rest[uuidLen:]
-		case n == 0:
-			shape.WriteByte(rest[0])
-			rest = rest[1:]
-		case n < 0:
-			shape.WriteString(wordShape(rest))
-			rest = ""
-		default:
-			shape.WriteString(wordShape(rest[:n]))
-			rest = rest[n:]
-		}
-	}
-	return shape.String(), strings.ContainsAny(shape.String(), "#*")
-}
-
-func alphanumeric(r rune) bool {
-	return '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-}
-
-const (
-	digits  = "0123456789"
-	hex     = digits + "abcdefABCDEF"
-	uuidLen = len("00000000-0000-0000-0000-000000000000")
-)
-
-// isUUID tells whether s begins with a UUID.
-func isUUID(s string) bool {
-	if len(s) < uuidLen {
-		return false
-	}
-	for i := range uuidLen {
-		dash := i == 8 || i == 13 || i == 18 || i == 23
-		if dash != (s[i] == '-') || !dash && !strings.Contains(hex, s[i:i+1]) {
-			return false
-		}
-	}
-	return true
-}
-
-// wordShape is the shape of letters and digits without anything between.
-func wordShape(word string) string {
-	letters := strings.TrimRight(word, digits)
-	switch {
-	case letters == "":
-		return "#"
-	case !strings.ContainsAny(word, digits):
-		return word
-	case len(word) >= 8 && strings.Trim(word, hex) == "":
-		return "*"
-	}
-	for _, prefix := range []string{"tmp", "temp"} {
-		if rest, ok := strings.CutPrefix(word, prefix); ok && len(rest) >= 4 {
-			return prefix + "*"
-		}
-	}
-	if !strings.ContainsAny(letters, digits) {
-		return letters + "#"
-	}
-	if len(word) >= 6 {
-		return "*"
-	}
-	return word
-}
-
-// isVolume tells whether a folder is one into which the kubelet writes one
-// version of a mounted secret, config map or token, such as
-// ..2026_11_22_08_29_01.4013239584.
-func isVolume(name string) bool {
-	stamp, ok := strings.CutPrefix(name, "..")
-	if !ok {
-		return false
-	}
-	when, serial, ok := strings.Cut(stamp, ".")
-	parts := strings.Split(when, "_")
-	if !ok || !number(serial) || len(parts) != 6 || len(parts[0]) != 4 {
-		return false
-	}
-	for i, part := range parts {
-		if !number(part) || i > 0 && len(part) != 2 {
-			return false
-		}
-	}
-	return true
-}
-
-// pattern replaces the parts of a path that are numbered anew with every start
-// by asterisks, and says why; empty where there are none. Process 1 is the
-// container's first program in every start.
-func pattern(path string) (pattern, why string) {
-	parts := strings.Split(path, "/")
 	for _, part := range parts {
-		if part == "*" {
-			return "", ""
-		}
-	}
-	changed := false
-	if len(parts) > 2 && parts[1] == "proc" && number(parts[2]) {
-		if parts[2] != "1" {
-			parts[2], changed = "*", true
-		}
-		if len(parts) > 4 && parts[3] == "task" && number(parts[4]) {
-			parts[4], changed = "*", true
-		}
-		if changed {
-			return strings.Join(parts, "/"), "process numbers change, so the same file of any process is newly allowed"
-		}
-		return "", ""
-	}
-	for i, part := range parts[:len(parts)-1] {
 		if isVolume(part) {
-			parts[i], changed = "*", true
+			part = "*"
 		}
+		p = p.below(part)
 	}
-	if changed {
-		return strings.Join(parts, "/"), "the kubelet names the folder anew for each pod and each change, so the same file in any of them is newly allowed"
-	}
-	return "", ""
+	p.why = []string{stampWhy}
+	return &p
 }
 
-func number(s string) bool { return s != "" && strings.Trim(s, digits) == "" }
+// count opens the folders and trees of which enough names were used.
+func (l *learner) count() {
+	for i, number := range l.at {
+		c := &l.cells[l.cellOf[i]]
+		_, path := l.facts.Form(number)
+		dir, name := cut(path)
+		if t := l.folders[c.folder].tree; t >= 0 && l.lanes[c.lane].access == behavior.Read && policy.SensitiveName(name) == "" {
+			l.trees[t].count(path, l.options.Siblings)
+		}
+		if c.leaves == nil || c.leaves.open || c.leaves.closed || l.literal(dir, name) {
+			continue
+		}
+		kind, sure := l.clock.kindOf(name)
+		if f := &l.folders[c.folder]; f.processes && isProcess(append(slices.Clip(f.parts), name), len(f.parts)) {
+			kind, sure = "a process", renewed
+		}
+		generated, all := c.leaves.names.add(name, kind, sure, l.thresholds(l.lanes[c.lane].access), false)
+		c.leaves.open = generated || all
+		if c.leaves.open {
+			c.leaves.names = names{}
+		}
+	}
+}
+
+func (t *tree) count(path string, enough int) {
+	if t.open {
+		return
+	}
+	t.names[path] = struct{}{}
+	if t.open = len(t.names) >= enough; t.open {
+		t.names = nil
+	}
+}
+
+// literal tells whether a file is told by its name whatever happens: it is a
+// secret, or its name would mean something else in a rule.
+func (l *learner) literal(dir, name string) bool {
+	return name == "" || name == "*" || name == "." || name == ".." || policy.SensitiveName(name) != "" ||
+		strings.HasPrefix(dir, "/proc/") && policy.Sensitive(dir+name) != ""
+}
+
+// target is the rule that a fact belongs to, without who and to what end.
+type target struct {
+	match policy.Match
+	path  string
+}
+
+// share is what one executable has of a target.
+type share struct {
+	target
+	exe string
+}
+
+// pile collects the facts of a share.
+type pile struct {
+	access behavior.Access
+	at     []int32
+	why    string // of a wide one
+}
+
+// assign puts every fact into its rule.
+func (l *learner) assign() []policy.Rule {
+	piles := map[share]*pile{}
+	wide := make([]*pile, len(l.cells)) // what a cell's facts mostly go to
+	var exact []int32
+	for i, number := range l.at {
+		c := &l.cells[l.cellOf[i]]
+		_, path := l.facts.Form(number)
+		dir, name := cut(path)
+		la := l.lanes[c.lane]
+		kept, t := l.folders[c.folder].kept, l.folders[c.folder].tree
+		switch {
+		case !kept && l.literal(dir, name), kept && c.pattern == nil, name == "*":
+			exact = append(exact, number)
+			continue
+		case t >= 0 && l.trees[t].open && la.access == behavior.Read:
+			tr := &l.trees[t]
+			tr.low.add(path)
+			tr.distinct.add(path)
+			if wide[l.cellOf[i]] == nil {
+				wide[l.cellOf[i]] = pileOf(piles, share{tr.target(), la.exe}, la.access)
+			}
+		case c.leaves != nil && c.leaves.open:
+			c.leaves.low.add(name)
+			c.leaves.distinct.add(name)
+			if wide[l.cellOf[i]] == nil {
+				wide[l.cellOf[i]] = pileOf(piles, share{c.open(), la.exe}, la.access)
+			}
+		case c.pattern.stars:
+			p := pileOf(piles, share{target{policy.Pattern, c.pattern.path + name}, la.exe}, la.access)
+			p.at, p.why = append(p.at, number), strings.Join(c.pattern.why, "; ")
+			continue
+		default:
+			exact = append(exact, number)
+			continue
+		}
+		p := wide[l.cellOf[i]]
+		p.at = append(p.at, number)
+	}
+	l.explain(piles)
+	l.exact(exact, piles)
+	return l.join(piles)
+}
+
+func pileOf(piles map[share]*pile, s share, a behavior.Access) *pile {
+	p := piles[s]
+	if p == nil {
+		p = &pile{}
+		piles[s] = p
+	}
+	p.access |= a
+	return p
+}
+
+func (t *tree) target() target {
+	if t.recursive {
+		return target{policy.Recursive, t.path}
+	}
+	return target{policy.Directory, t.path}
+}
+
+// open is the rule for the files of a folder whose names vary.
+func (c *cell) open() target {
+	if c.pattern.stars {
+		return target{policy.Pattern, c.pattern.path + "*"}
+	}
+	return target{policy.Directory, c.pattern.path}
+}
+
+// explain says why the wide rules are as wide as they are.
+func (l *learner) explain(piles map[share]*pile) {
+	for n := range l.cells {
+		c := &l.cells[n]
+		if c.leaves == nil || !c.leaves.open || len(c.leaves.low) == 0 {
+			continue
+		}
+		if c.leaves.why == "" {
+			c.leaves.why = fmt.Sprintf("%s, such as %s; any other file directly in it is newly allowed",
+				counted(c.leaves.distinct.count(), "name"), examples(c.leaves.low))
+		}
+		p := piles[share{c.open(), l.lanes[c.lane].exe}]
+		p.why = longest(p.why, strings.Join(append(slices.Clip(c.pattern.why), c.leaves.why), "; "))
+	}
+	trees := map[target]string{}
+	for _, t := range l.trees {
+		if what := "anything else below it"; t.open {
+			if !t.recursive {
+				what = "any other file directly in it"
+			}
+			trees[t.target()] = fmt.Sprintf("code or shared data: %s, such as %s; %s may newly be read", counted(t.distinct.count(), "file"), examples(t.low), what)
+		}
+	}
+	for s, p := range piles {
+		p.why = longest(p.why, trees[s.target])
+	}
+}
+
+// exact puts facts that are told by their path into piles.
+func (l *learner) exact(at []int32, piles map[share]*pile) {
+	for _, number := range at {
+		form, path := l.facts.Form(number)
+		la := l.lanes[l.laneOf[form]]
+		p := pileOf(piles, share{target{policy.Exact, path}, la.exe}, la.access)
+		p.at = append(p.at, number)
+	}
+}
+
+// join makes one rule of the piles of executables that may do the same.
+func (l *learner) join(piles map[share]*pile) []policy.Rule {
+	type key struct {
+		target
+		access behavior.Access
+	}
+	shares := make([]share, 0, len(piles))
+	for s := range piles {
+		shares = append(shares, s)
+	}
+	slices.SortFunc(shares, func(a, b share) int {
+		return cmp.Or(cmp.Compare(a.path, b.path), cmp.Compare(a.match, b.match), cmp.Compare(piles[a].access, piles[b].access), cmp.Compare(a.exe, b.exe))
+	})
+	var rules []policy.Rule
+	var facts []int32
+	var last key
+	finish := func() {
+		if len(rules) > 0 {
+			rules[len(rules)-1].Facts = l.facts.Select(facts)
+		}
+	}
+	for _, s := range shares {
+		p := piles[s]
+		if k := (key{s.target, p.access}); len(rules) == 0 || k != last {
+			finish()
+			last, facts = k, nil
+			rules = append(rules, policy.Rule{Kind: behavior.File, Path: s.path, Match: s.match, Access: p.access})
+		}
+		r := &rules[len(rules)-1]
+		r.Exes, r.Why = append(r.Exes, s.exe), longest(r.Why, p.why)
+		if facts == nil {
+			facts = p.at
+		} else {
+			facts = append(facts, p.at...)
+		}
+	}
+	finish()
+	return rules
+}
+
+// longest takes the reason that names more.
+func longest(a, b string) string {
+	if len(a) > len(b) || len(a) == len(b) && a > b {
+		return a
+	}
+	return b
+}

@@ -54,10 +54,7 @@ type Options struct {
 func Rules(profiles []behavior.Profile, o Options) (policy.Set, error) {
 	o.Siblings = cmp.Or(o.Siblings, Siblings)
 	o.Addresses, o.Values, o.Paths = cmp.Or(o.Addresses, Addresses), cmp.Or(o.Values, Values), cmp.Or(o.Paths, Paths)
-	merged := behavior.Profiles{}
-	for _, p := range profiles {
-		merged.Add(p)
-	}
+	merged := merge(profiles)
 	subjects := merged.Subjects()
 	if len(subjects) == 0 {
 		return policy.Set{}, ErrNothingObserved
@@ -95,34 +92,21 @@ func Rules(profiles []behavior.Profile, o Options) (policy.Set, error) {
 
 // container makes the rules of one container.
 func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Note, error) {
-	name := p.Subject.Container
+	if err := valid(p.Facts); err != nil {
+		return nil, nil, err
+	}
 	var notes notes
+	files, others := divide(p.Facts, o, &notes)
 	learnt := map[behavior.Kind][]behavior.Observed{}
-	for _, f := range p.Observed() {
-		if err := f.Fact.Validate(); err != nil {
-			return nil, nil, err
+	for f := range p.Facts.Select(others).All() {
+		if f.Fact.Kind == behavior.Network && f.Fact.Direction != behavior.Listen && f.Fact.Peer.Kind == "" {
+			notes.unresolved = append(notes.unresolved, f.Fact)
 		}
-		switch {
-		case f.Fact.Runtime:
-			notes.runtime++
-		case f.Fact.Origin == behavior.OriginExec && !o.Entered:
-			notes.entered++
-		case f.Fact.Kind == behavior.Socket || f.Fact.Kind == behavior.Kafka:
-			// What they allow is a rule for the peer or the protocol.
-		case f.Fact.Kind == behavior.Capability && f.Fact.Refused:
-			notes.refused = append(notes.refused, f.Fact)
-		default:
-			if f.Fact.Kind == behavior.Network && f.Fact.Direction != behavior.Listen && f.Fact.Peer.Kind == "" {
-				notes.unresolved = append(notes.unresolved, f.Fact)
-			}
-			learnt[f.Fact.Kind] = append(learnt[f.Fact.Kind], f)
-		}
+		learnt[f.Fact.Kind] = append(learnt[f.Fact.Kind], f)
 	}
 	grouped := groups{}
 	for _, kind := range behavior.Kinds() {
 		switch kind {
-		case behavior.File:
-			files(learnt[kind], o, grouped)
 		case behavior.Network:
 			network(learnt[kind], o, grouped)
 		case behavior.DNS:
@@ -135,7 +119,13 @@ func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Note, err
 			}
 		}
 	}
-	return grouped.rules(name), notes.list(name), nil
+	seen := p.Facts.Evidence()
+	rules := append(grouped.rules(), newLearner(p.Facts, o, clockOf(seen)).rules(files)...)
+	weigh := newScale(p.Coverage, seen)
+	for i := range rules {
+		rules[i].Container, rules[i].Weak = p.Subject.Container, weigh.weak(rules[i])
+	}
+	return rules, notes.list(p.Subject.Container), nil
 }
 
 // intent is the rule that allows what the fact shows, without saying to whom.
@@ -201,11 +191,10 @@ func (g groups) add(r policy.Rule, exe string, f behavior.Observed, why string) 
 }
 
 // rules finishes the groups, in no particular order.
-func (g groups) rules(container string) []policy.Rule {
+func (g groups) rules() []policy.Rule {
 	rules := make([]policy.Rule, 0, len(g))
 	for _, m := range g {
 		r := m.rule
-		r.Container = container
 		slices.Sort(r.Exes)
 		r.Exes = slices.Compact(r.Exes)
 		r.Facts = behavior.Selected(m.facts...)

@@ -8,8 +8,8 @@ import (
 )
 
 // Sensitive tells why a path is one whose readers should be few and named, in
-// words: secrets, keys, password files, the sockets of container runtimes. It is
-// empty for any other path.
+// words: secrets, keys, password files, the sockets of container runtimes, what
+// other processes hold. It is empty for any other path.
 func Sensitive(path string) string {
 	for _, s := range []struct{ prefix, why string }{
 		{"/run/secrets/", "secrets of the pod"},
@@ -22,14 +22,21 @@ func Sensitive(path string) string {
 		{"/etc/ssh/", "keys of the SSH server"},
 		{"/etc/kubernetes/", "credentials of the cluster"},
 		{"/var/lib/kubelet/", "credentials of the cluster"},
-		{"/run/docker", "a container runtime's socket"},
-		{"/var/run/docker", "a container runtime's socket"},
-		{"/run/containerd/", "a container runtime's socket"},
-		{"/var/run/containerd/", "a container runtime's socket"},
-		{"/run/crio/", "a container runtime's socket"},
-		{"/var/run/crio/", "a container runtime's socket"},
+		{"/run/docker", runtimeSocket},
+		{"/run/containerd/", runtimeSocket},
+		{"/run/crio/", runtimeSocket},
+		{"/run/cri-dockerd", runtimeSocket},
+		{"/run/podman/", runtimeSocket},
+		{"/run/k3s/", runtimeSocket},
+		{"/var/lib/docker/", "other containers' files"},
+		{"/var/lib/containerd/", "other containers' files"},
+		{"/var/lib/containers/", "other containers' files"},
 	} {
-		if strings.HasPrefix(path, s.prefix) || path+"/" == s.prefix {
+		at := path
+		if strings.HasPrefix(s.prefix, "/run/") {
+			at = strings.TrimPrefix(path, "/var")
+		}
+		if strings.HasPrefix(at, s.prefix) || at+"/" == s.prefix {
 			return s.why
 		}
 	}
@@ -40,9 +47,31 @@ func Sensitive(path string) string {
 			return "keys or credentials"
 		}
 	}
-	name := parts[len(parts)-1]
-	for _, suffix := range []string{".key", ".pem", ".p12", ".pfx", ".jks", ".keytab"} {
-		if strings.HasSuffix(name, suffix) {
+	if len(parts) > 3 && parts[1] == "proc" {
+		switch parts[3] {
+		case "environ", "mem", "root", "cwd":
+			return "what another process holds"
+		}
+	}
+	if strings.HasPrefix(path, "/etc/ssl/certs/") || strings.HasPrefix(path, "/usr/share/ca-certificates/") {
+		return "" // everybody's certificates
+	}
+	return SensitiveName(parts[len(parts)-1])
+}
+
+const runtimeSocket = "a container runtime's socket"
+
+// SensitiveName tells the same of a file's name, wherever the file is.
+func SensitiveName(name string) string {
+	switch name {
+	case "docker.sock", "containerd.sock", "crio.sock", "podman.sock":
+		return runtimeSocket
+	case "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", ".pgpass", ".netrc", ".my.cnf", ".git-credentials", ".htpasswd", ".dockercfg", ".env", "token":
+		return "keys or credentials"
+	}
+	if dot := strings.LastIndexByte(name, '.'); dot >= 0 {
+		switch name[dot:] {
+		case ".key", ".pem", ".p12", ".pfx", ".jks", ".keytab":
 			return "keys or certificates"
 		}
 	}
@@ -57,7 +86,7 @@ func Boundary(dir string, access behavior.Access) string {
 		return why
 	}
 	switch dir {
-	case "/", "/etc/", "/usr/", "/var/", "/run/", "/var/run/", "/dev/", "/home/", "/root/", "/boot/", "/opt/", "/srv/", "/mnt/":
+	case "/", "/etc/", "/usr/", "/var/", "/run/", "/var/run/", "/dev/", "/home/", "/root/", "/boot/", "/opt/", "/srv/", "/mnt/", "/var/lib/":
 		return "a folder of the system"
 	}
 	for _, tree := range []string{"/proc/", "/sys/", "/boot/"} {
@@ -76,7 +105,7 @@ func Boundary(dir string, access behavior.Access) string {
 	}
 	parts := strings.Split(strings.Trim(dir, "/"), "/")
 	if len(parts) > 0 && parts[0] == "var" { // /var/lib holds data
-		parts = parts[2:]
+		parts = parts[min(2, len(parts)):]
 	}
 	if slices.ContainsFunc(parts, isCode) {
 		return "programs and libraries"

@@ -83,7 +83,19 @@ func HostName(host string) string {
 	return host
 }
 
-// Allows tells whether a rule of the container allows the fact.
+// Allows tells whether the rules of the container allow the fact. To read a file
+// and to write it may be allowed by two of them.
 func (s Set) Allows(container string, f behavior.Fact) bool {
-	return slices.ContainsFunc(s.Rules, func(r Rule) bool { return r.Container == container && r.Allows(f) })
+	if f.Kind != behavior.File {
+		return slices.ContainsFunc(s.Rules, func(r Rule) bool { return r.Container == container && r.Allows(f) })
+	}
+	missing := f.Access
+	for _, r := range s.Rules {
+		part := f
+		part.Access = missing & r.Access
+		if r.Container == container && part.Access != 0 && r.Allows(part) {
+			missing &^= part.Access
+		}
+	}
+	return missing == 0 && f.Access != 0
 }

@@ -180,6 +180,15 @@ func (d *draft) takeFile(r policy.Rule) {
 			d.file = append(d.file, entry{path: dir, access: r.Access, from: from(r)})
 			return
 		}
+	case policy.Recursive:
+		if dir, ok := d.directory(r, r.Path); ok {
+			e := entry{path: dir, recursive: true, access: r.Access, from: from(r)}
+			if shared(dir) {
+				e.from = nil // single files of it may be opened by anybody, too
+			}
+			d.file = append(d.file, e)
+			return
+		}
 	case policy.Pattern:
 		if d.takePattern(r) {
 			return
