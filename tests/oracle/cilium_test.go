@@ -27,7 +27,7 @@ func TestCiliumJudgeAgreesWithCilium(t *testing.T) {
 	all := ends()
 	var count tally
 	invalid := 0
-	for range rounds(t) {
+	for range rounds(t, 540) {
 		repo := newRepository(all)
 		var objects []engine.Object
 		var shown []string
@@ -65,15 +65,21 @@ func TestCiliumJudgeAgreesWithCilium(t *testing.T) {
 	}
 	t.Logf("%d policies were invalid to both", invalid)
 	count.report(t)
+	if all := count.allowed + count.denied; all < flows && os.Getenv("AUTOPOLICY_ORACLE_ROUNDS") == "" {
+		t.Errorf("%d verdicts of both sides were compared, want %d", all, flows)
+	}
 }
 
-// rounds is how many sets of policies to compare, 156 verdicts each: set
-// AUTOPOLICY_ORACLE_ROUNDS for more.
-func rounds(t *testing.T) int {
+// flows is how many certain verdicts have to be compared.
+const flows = 100_000
+
+// rounds is how many sets of policies to compare: set AUTOPOLICY_ORACLE_ROUNDS for
+// more or fewer than are usual.
+func rounds(t *testing.T, usual int) int {
 	t.Helper()
 	text := os.Getenv("AUTOPOLICY_ORACLE_ROUNDS")
 	if text == "" {
-		return 150
+		return usual
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
@@ -84,7 +90,7 @@ func rounds(t *testing.T) int {
 
 func testPorts() []engine.Port {
 	return []engine.Port{{Protocol: "tcp", Number: 80}, {Protocol: "tcp", Number: 8080}, {Protocol: "udp", Number: 53},
-		{Protocol: "tcp", Number: 53}, {Protocol: "udp", Number: 8085}, {Protocol: "tcp", Number: 9999}, {Protocol: "sctp", Number: 80}}
+		{Protocol: "tcp", Number: 53}, {Protocol: "udp", Number: 8085}, {Protocol: "tcp", Number: 9999}, {Protocol: "sctp", Number: 80}, {Protocol: "icmp"}, {Protocol: "icmpv6"}}
 }
 
 func objectOf(t *testing.T, data []byte) engine.Object {
@@ -102,7 +108,8 @@ func objectOf(t *testing.T, data []byte) engine.Object {
 // generator makes random policies, most of them valid.
 type generator struct {
 	*rand.Rand
-	spoil bool // the policy at hand may get things that no policy may have
+	spoil   bool // the policy at hand may get things that no policy may have
+	numbers bool // no names of ports
 }
 
 // unless gives the good value, or now and then, in a policy to spoil, the bad.
@@ -200,7 +207,19 @@ func (g *generator) entry(ingress, deny bool) object {
 		return g.unless("300.1.1.1", one(g, "203.0.113.0/24", "203.0.113.7", "198.51.100.1/32", "0.0.0.0/0", "::/0", "2001:db8::/64", "10.0.0.0/8", "203.0.113.64/26"))
 	}
 	peers := func() {
-		switch g.IntN(6) {
+		kinds := 6
+		if !ingress && !deny {
+			kinds = 7
+		}
+		switch g.IntN(kinds) {
+		case 6:
+			e["toFQDNs"] = some(g, 2, func() object {
+				n := one(g, nameSelectors()...)
+				if n.MatchName != "" {
+					return object{"matchName": g.unless("exa mple", n.MatchName)}
+				}
+				return object{"matchPattern": g.unless("a$b", n.MatchPattern)}
+			})
 		case 0, 1, 2:
 			e[prefix+"Endpoints"] = some(g, 2, func() object { return g.selector(true) })
 		case 3:
@@ -226,8 +245,15 @@ func (g *generator) entry(ingress, deny bool) object {
 	}
 	if g.IntN(3) != 0 {
 		e["toPorts"] = some(g, 2, func() object { return g.portRule(ingress, deny) })
-	} else if g.IntN(10) == 0 {
-		e["icmps"] = []object{{"fields": []object{{"family": "IPv4", "type": 8}}}}
+	} else if g.IntN(4) == 0 {
+		e["icmps"] = some(g, 2, func() object {
+			return object{"fields": some(g, 2, func() object {
+				if g.IntN(2) == 0 {
+					return object{"family": g.unless("IPv5", "IPv6"), "type": one[any](g, 128, "EchoRequest", 129, "EchoReply", "PacketTooBig")}
+				}
+				return object{"family": "IPv4", "type": one[any](g, 8, "EchoRequest", "Echo", 0, 13, "EchoReply")}
+			})}
+		})
 	}
 	return e
 }

@@ -2,11 +2,11 @@ package oracle_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -20,24 +20,53 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/cilium"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/learn"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
 )
 
-// learned makes the set that a workload's facts would become.
-func learned(g *rand.Rand, subject end, all []end, n int) policy.Set {
-	s := policy.Set{Workload: subject.subject().Workload, Labels: subject.labels, Containers: []string{"app"}}
+// observed makes facts of a pod and those whom it may speak with, some of which
+// show what was said.
+func observed(g *rand.Rand, subject end, all []end, n int, ports []engine.Port) []behavior.Fact {
+	var facts []behavior.Fact
 	for range n {
 		peer := all[g.IntN(len(all))]
-		port := testPorts()[g.IntN(len(testPorts()))]
-		f := behavior.Fact{Kind: behavior.Network, Direction: behavior.Egress, Protocol: port.Protocol, Port: port.Number, Peer: peer.peer}
+		port := ports[g.IntN(len(ports))]
+		f := behavior.Fact{Kind: behavior.Network, Exe: "/app", Direction: behavior.Egress, Protocol: port.Protocol, Port: port.Number, Peer: peer.peer}
 		if g.IntN(2) == 0 {
-			f.Direction = behavior.Ingress
+			f.Direction, f.Peer.Name = behavior.Ingress, ""
 		}
-		s.Rules = append(s.Rules, policy.Rule{Kind: f.Kind, Container: "app", Direction: f.Direction, Protocol: f.Protocol, Port: f.Port, Peer: f.Peer,
-			Facts: behavior.Selected(behavior.Observed{Fact: f})})
+		if peer.id == subject.id {
+			continue
+		}
+		facts = append(facts, f)
+		said := f
+		switch {
+		case f.Protocol == "tcp" && f.Port == 8080 && g.IntN(2) == 0:
+			said.Kind, said.Type, said.Name, said.Target = behavior.HTTP, "http", []string{"GET", "M.*"}[g.IntN(2)], []string{"api", "api.shop:80"}[g.IntN(2)]
+			for i := range 5 {
+				said.Path = fmt.Sprintf([]string{"/items/%d", "/a.b(c)/%d", "/word%d"}[g.IntN(3)], i)
+				facts = append(facts, said)
+			}
+		case f.Port == 53 && f.Direction == behavior.Egress && g.IntN(2) == 0:
+			said.Kind, said.Direction, said.Type, said.Name = behavior.DNS, "", "A", []string{"api.example.com", "www.example.org", "7.2.0.192.in-addr.arpa"}[g.IntN(3)]
+			facts = append(facts, said)
+		}
 	}
-	slices.SortFunc(s.Rules, policy.Compare)
-	return s
+	return facts
+}
+
+// learned makes the set that facts become.
+func learned(t *testing.T, subject end, facts []behavior.Fact) policy.Set {
+	t.Helper()
+	p := behavior.Profile{Subject: behavior.Subject{Workload: subject.subject().Workload, Container: "app"}, Labels: behavior.FormatLabels(subject.labels)}
+	for _, f := range facts {
+		p.Add(f, behavior.Evidence{Pods: map[string]uint64{"pod": 1}})
+	}
+	set, err := learn.Rules([]behavior.Profile{p}, learn.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
 }
 
 // render gives the one object of a rendered base, as JSON.
@@ -65,7 +94,11 @@ func TestCiliumTakesWhatIsRendered(t *testing.T) {
 	var count tally
 	for range 60 {
 		subject := all[g.IntN(6)]
-		set := learned(g, subject, all, 1+g.IntN(12))
+		facts := observed(g, subject, all, 2+g.IntN(12), testPorts())
+		if len(facts) == 0 {
+			continue
+		}
+		set := learned(t, subject, facts)
 		o, data := render(t, cilium.New(cilium.Options{InspectDNS: g.IntN(2) == 0}), set)
 		if err := schema(data); err != nil {
 			t.Fatalf("the CRD refuses it: %v\n%s", err, data)
@@ -84,17 +117,31 @@ func TestCiliumTakesWhatIsRendered(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range set.Rules {
+		asked := subject.subject()
+		var kept behavior.Facts
+		for _, f := range facts {
+			kept.Add(f, behavior.Evidence{})
+		}
+		asked.Inside = engine.Inside(kept)
+		for _, f := range facts {
 			for _, peer := range all {
-				if peer.peer != r.Peer || peer.id == subject.id {
+				named := peer.peer
+				if named.Name = f.Peer.Name; named != f.Peer || peer.id == subject.id {
 					continue
 				}
-				if !repo.allows(t, subject, peer, r.Direction, r.Protocol, r.Port) {
-					t.Fatalf("Cilium denies %s with %s\n%s", r, peer.id.LabelArray, data)
+				direction := f.Direction
+				if f.Kind == behavior.DNS {
+					direction = behavior.Egress
 				}
-				if v := j.Judge(subject.subject(), r.Facts.List()[0].Fact); v.Decision != engine.Allowed {
-					t.Fatalf("we say %v of %s\n%s", v, r, data)
+				if f.Peer.Name == peer.peer.Name && !repo.allows(t, subject, peer, direction, f.Protocol, f.Port) {
+					t.Fatalf("Cilium denies %s with %s\n%s", f, peer.id.LabelArray, data)
 				}
+				if f.Kind != behavior.Network && !repo.passes(t, subject, peer, f) {
+					t.Fatalf("Cilium's proxy stops %s\n%s", f, data)
+				}
+			}
+			if v := j.Judge(asked, f); v.Decision != engine.Allowed {
+				t.Fatalf("we say %v of %s\n%s", v, f, data)
 			}
 		}
 		count.compare(t, j, repo, all, testPorts(), func() string { return string(data) })

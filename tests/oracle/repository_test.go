@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/cilium/cilium/pkg/fqdn/dns"
 	"github.com/cilium/cilium/pkg/identity"
 	"github.com/cilium/cilium/pkg/identity/identitymanager"
 	ipcachetypes "github.com/cilium/cilium/pkg/ipcache/types"
@@ -98,7 +99,31 @@ func ends() []end {
 		addr := netip.MustParseAddr(a)
 		add(local, labels.GetCIDRLabels(netip.PrefixFrom(addr, addr.BitLen())), end{peer: behavior.Peer{Kind: behavior.PeerOutside, Address: addr}})
 	}
+	for a, name := range map[string]string{"203.0.113.50": "api.example.com", "198.51.100.50": "www.example.org", "2001:db8::50": "example.com"} {
+		local++
+		addr := netip.MustParseAddr(a)
+		l := labels.GetCIDRLabels(netip.PrefixFrom(addr, addr.BitLen()))
+		for _, s := range nameSelectors() {
+			// What the agent does when it sees the name's answer.
+			expression, err := s.ToRegex()
+			if err != nil {
+				panic(err)
+			}
+			if expression.MatchString(dns.FQDN(name)) {
+				label := s.IdentityLabel()
+				l[label.Key] = label
+			}
+		}
+		add(local, l, end{peer: behavior.Peer{Kind: behavior.PeerOutside, Address: addr, Name: name}})
+	}
 	return all
+}
+
+// nameSelectors are the selectors of names that policies are generated with.
+func nameSelectors() []api.FQDNSelector {
+	return []api.FQDNSelector{{MatchName: "api.example.com"}, {MatchName: "Example.com"}, {MatchPattern: "*.example.com"}, {MatchPattern: "*"},
+		{MatchPattern: "**.org"}, {MatchPattern: "*example.com"}, {MatchPattern: "w*w.exam*.org"}, {MatchName: "other.example"},
+		{MatchName: "www.example.org"}, {MatchName: "example.com"}}
 }
 
 // repository is Cilium's policy engine with the ends in it.
@@ -151,7 +176,13 @@ func (r *repository) allows(t *testing.T, subject, peer end, direction behavior.
 	if direction == behavior.Ingress {
 		flow.From, flow.To = peer.id, subject.id
 	}
-	flow.Proto = map[string]u8proto.U8proto{"tcp": u8proto.TCP, "udp": u8proto.UDP, "sctp": u8proto.SCTP}[protocol]
+	flow.Proto = map[string]u8proto.U8proto{"tcp": u8proto.TCP, "udp": u8proto.UDP, "sctp": u8proto.SCTP, "icmp": u8proto.ICMP, "icmpv6": u8proto.ICMPv6}[protocol]
+	switch protocol {
+	case "icmp":
+		flow.Dport = 8 // the type: an echo request
+	case "icmpv6":
+		flow.Dport = 128
+	}
 	result, _, _, err := policy.LookupFlow(r.log, r.repo, r.ids, flow)
 	if err != nil {
 		t.Fatal(err)

@@ -279,14 +279,14 @@ func (e entry) ports(s engine.Subject, f behavior.Fact) engine.Answer {
 }
 
 // matches tells whether the field lets ICMP of a container pass, which is an echo
-// request.
+// request. Cilium keeps types where it keeps ports, of which 0 is every one: who
+// allows IPv4's echo reply, type 0, allows all of ICMP.
 func (i icmpField) matches(protocol string) engine.Answer {
-	family, number, name := "icmp", `8`, `"Echo"`
+	family, types := "icmp", []string{"8", "0", "EchoRequest", "Echo", "EchoReply"}
 	if i.Family == "IPv6" {
-		family, number, name = "icmpv6", `128`, `"EchoRequest"`
+		family, types = "icmpv6", []string{"128", "0", "EchoRequest"}
 	}
-	kind := string(i.Type)
-	return engine.Certain(protocol == family && (kind == number || kind == `"`+number+`"` || kind == name || kind == `"EchoRequest"`))
+	return engine.Certain(protocol == family && slices.Contains(types, strings.Trim(string(i.Type), `"`)))
 }
 
 func (p port) matches(f behavior.Fact) engine.Answer {
