@@ -24,34 +24,32 @@ func refusals(c *candidate, slugs []string, fresh map[behavior.Workload]behavior
 	return reasons
 }
 
-// admits tells whether a judge decides about pods.
-func admits(all map[string]engine.Judge) bool {
-	for _, j := range all {
-		if _, ok := j.(engine.Admitter); ok {
-			return true
-		}
-	}
-	return false
+// refusalsOf are those of one workload.
+func refusalsOf(w behavior.Workload, profiles behavior.Profiles, all map[string]engine.Judge) []string {
+	_, reasons := admission(w, profiles, all)
+	return reasons
 }
 
-func refusalsOf(w behavior.Workload, profiles behavior.Profiles, all map[string]engine.Judge) []string {
-	var reasons []string
+// admission tells also whether there is a policy that decides about the pods.
+func admission(w behavior.Workload, profiles behavior.Profiles, all map[string]engine.Judge) (governed bool, reasons []string) {
 	var cover behavior.Coverage
 	for _, p := range profiles {
 		cover = behavior.MergeCoverage(behavior.Coverage{Spec: cover.Spec}, behavior.Coverage{Spec: p.Coverage.Spec})
 	}
 	if cover.Spec == nil {
-		return nil // its absence is a shortfall of its own
+		return false, nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		if a, ok := all[name].(engine.Admitter); ok {
-			if v := a.Admit(w, cover.Spec.Pod); v.Decision == engine.Denied || v.Decision == engine.Unknown {
+			v := a.Admit(w, cover.Spec.Pod)
+			governed = governed || v.Decision != engine.NotMine
+			if v.Decision == engine.Denied || v.Decision == engine.Unknown {
 				reasons = append(reasons, fmt.Sprintf("%s: its new pods %s by %s (%s): %s", w,
 					map[engine.Decision]string{engine.Denied: "would be refused", engine.Unknown: "may be refused"}[v.Decision], name, v.Object, v.Reason))
 			}
 		}
 	}
-	return reasons
+	return governed, reasons
 }
 
 // standsElsewhere tells whether two sets that allow the same stand on such

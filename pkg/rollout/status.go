@@ -191,8 +191,8 @@ func (o *outlook) foresee(list []Status) error {
 			}
 			none := fmt.Sprintf("%s judged, none would be denied", count(facts(o.judged[s.Workload]), "fact"))
 			s.Gates = []Check{checked(GateViolations, none, reasons)}
-			if admits(all) {
-				s.Gates = append(s.Gates, checked(GateAdmission, "new pods may be as its pods are", refusalsOf(s.Workload, o.judged[s.Workload], all)))
+			if governed, refused := admission(s.Workload, o.judged[s.Workload], all); governed {
+				s.Gates = append(s.Gates, checked(GateAdmission, "new pods may be as its pods are", refused))
 			}
 			s.Gates = append(s.Gates, gates.of(*o.rec.find(s.Workload.Slug()), o.judged[s.Workload])...)
 			s.Obstacles = reasonsOf(s.Gates)
