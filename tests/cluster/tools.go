@@ -97,7 +97,7 @@ const kubernetesVersion = "v1.35.4"
 type tool struct {
 	name    string
 	dir     string // of its module, below the source folder
-	pkg     string // package below dir
+	pkg     string // package below dir, or of another module by its whole path
 	ldflags string
 	image   string // reference of an image with it, "" for none
 }
@@ -112,6 +112,16 @@ func tools() []tool {
 		{name: "coredns", dir: "coredns", pkg: ".", ldflags: "-s -w", image: "localhost/coredns:1"},
 		{name: "pause", dir: ".", pkg: "pause", ldflags: "-s -w", image: "localhost/pause:1"},
 	}
+}
+
+// fluxTools are Flux's controllers, which Up does not need. The versions are those
+// of the module's go.mod, which has their replaces.
+func fluxTools() []tool {
+	var list []tool
+	for _, name := range []string{"source-controller", "kustomize-controller"} {
+		list = append(list, tool{name: name, dir: "flux", pkg: "github.com/fluxcd/" + name, ldflags: "-s -w"})
+	}
+	return list
 }
 
 // links are the names by which the kube binary is called.
@@ -142,12 +152,16 @@ func FindSource(from string) (string, error) {
 // cache does not have them, and returns the folder of each by its name. Cold
 // it takes 7 to 15 minutes on two processors, for Kubernetes.
 func (c *Cluster) Build(ctx context.Context, source string, out io.Writer) (map[string]string, error) {
+	return c.buildAll(ctx, source, tools(), out)
+}
+
+func (c *Cluster) buildAll(ctx context.Context, source string, list []tool, out io.Writer) (map[string]string, error) {
 	built := map[string]string{}
 	version, err := goVersion(ctx, source)
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range tools() {
+	for _, t := range list {
 		key, err := t.key(source, version)
 		if err != nil {
 			return nil, fmt.Errorf("read the sources of %s: %w", t.name, err)
@@ -210,7 +224,11 @@ func (t tool) build(ctx context.Context, source, dir string, out io.Writer) (err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	program := filepath.Join(work, t.name)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", t.ldflags, "-o", program, "./"+t.pkg)
+	pkg := "./" + t.pkg
+	if strings.HasPrefix(t.pkg, "github.com/") {
+		pkg = t.pkg
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", t.ldflags, "-o", program, pkg)
 	cmd.Dir = filepath.Join(source, t.dir)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 	cmd.Stdout, cmd.Stderr = out, out

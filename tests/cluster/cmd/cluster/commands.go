@@ -33,6 +33,7 @@ func commands() []command {
 		{"load", "IMAGE.tar...", "import images into every node", load},
 		{"node", "NODE|control -- COMMAND...", "run a command in a node's namespaces", node},
 		{"image", "OUT.tar REF --binary=PATH [--add=SRC:DST] [--link=TARGET:DST] [-- ARGS]", "write an image", writeImage},
+		{"flux", "[--source=DIR] REPOSITORIES-DIR", "run Flux and a git server of a folder until it is interrupted", flux},
 		{"crds", "[--module-dir=DIR] OUT-DIR", "copy the CRDs of KubeArmor and Cilium", crds},
 	}
 }
@@ -208,6 +209,25 @@ func node(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	cmd := exec.CommandContext(ctx, enter[0], append(enter[1:], l.trailer...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, stdout, stderr
 	return cmd.Run()
+}
+
+// flux runs until ctx ends, which an interruption does. The one line on standard
+// output says that it is ready, and where the repositories are.
+func flux(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	l := newLine("flux", stderr)
+	source := sourceFlag(l)
+	if err := l.parse(args, 1, 1); err != nil {
+		return err
+	}
+	c, err := running(l)
+	if err != nil {
+		return err
+	}
+	dir, err := findSource(*source)
+	if err != nil {
+		return err
+	}
+	return c.Flux(ctx, cluster.FluxOptions{Source: dir, Repositories: l.words[0], Progress: stderr, Ready: func(url string) { fmt.Fprintln(stdout, url) }})
 }
 
 // pairs collects a flag's values of the form LEFT:RIGHT.
