@@ -321,6 +321,9 @@ func (f Facts) At(i int32) Fact {
 	return fact
 }
 
+// Observed gives the fact with a number below Len, and its evidence.
+func (f Facts) Observed(i int32) Observed { return Observed{f.At(i), f.evidence(i)} }
+
 // Forms lists the facts, each without its path, of which all are made. It must not
 // be written to.
 func (f Facts) Forms() []Fact {

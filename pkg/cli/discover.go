@@ -183,6 +183,8 @@ type outcomeWorkload struct {
 	Coverage  map[string]behavior.Coverage `json:"coverage,omitempty"`
 	Shortfall map[string][]string          `json:"shortfalls,omitempty"`
 	Entered   int                          `json:"leftOut,omitempty"` // facts of processes that entered a container from outside
+	// Suspicious is set aside: in no policy.
+	Suspicious []suspicionReport `json:"suspicious,omitempty"`
 }
 
 func report(namespace string, plan rollout.Plan) outcome {
@@ -197,13 +199,14 @@ func report(namespace string, plan rollout.Plan) outcome {
 				short[name] = s
 			}
 		}
-		r.Workloads = append(r.Workloads, outcomeWorkload{w.Workload.String(), w.Stage, w.Change, w.Facts, w.Rules, w.Coverage, short, w.Entered})
+		r.Workloads = append(r.Workloads, outcomeWorkload{w.Workload.String(), w.Stage, w.Change, w.Facts, w.Rules, w.Coverage, short, w.Entered, suspicionReports(w.Suspicions)})
 	}
 	return r
 }
 
 // show prints the table of a plan and what a person has to know beside it.
 func (a *app) show(plan rollout.Plan, wide bool) error {
+	a.showSuspicious(plan)
 	headings, rows := summaryTable(plan)
 	if len(rows) > 0 {
 		if err := table(a.Out, headings, rows); err != nil {

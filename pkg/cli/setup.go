@@ -98,8 +98,8 @@ func (s *setup) input(t overlay.Tree, fresh behavior.Profiles, f *folder) rollou
 		Namespace: s.namespace, Tree: t, Fresh: fresh, Engines: s.engines, Now: s.app.now(), By: who(f.repository),
 		// What somebody let into the evidence is learned from: rollout leaves out what
 		// entered a container from outside before that, unless it is asked not to.
-		Learn: func(profiles []behavior.Profile) (policy.Set, error) {
-			return learn.Rules(profiles, learn.Options{Entered: true})
+		Learn: func(profiles []behavior.Profile, decided policy.Decided) (policy.Set, error) {
+			return learn.Rules(profiles, learn.Options{Entered: true, Decided: decided})
 		},
 	}
 }

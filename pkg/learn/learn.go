@@ -2,9 +2,10 @@
 // shows variation, leaves out what nobody should allow unread, and says for each
 // rule why it is as wide as it is.
 //
-// It is pure, and monotone: further facts never take back what was allowed. It
-// never makes a rule without a fact, and never widens one across the boundaries
-// of policy.Boundary.
+// It is pure, and monotone: further facts never take back what was allowed, but
+// where they show it to be suspicious or a person declined it. It never makes a
+// rule without a fact, and never widens one across the boundaries of
+// policy.Boundary.
 package learn
 
 import (
@@ -42,11 +43,15 @@ type Options struct {
 	// Entered learns also from processes that entered the container from
 	// outside, such as those of kubectl exec.
 	Entered bool
+	// Decided tells what people said about a fact. What they declined or postponed
+	// is in no rule; what they accepted is in one, however suspicious it is.
+	Decided policy.Decided
 }
 
 // Rules makes the rules of one workload from the profiles of its containers;
 // several profiles of one container are merged first. The order of the profiles
-// does not matter. A fact that is not valid is an error.
+// does not matter. A fact that is not valid is an error. Where all that was seen is
+// suspicious, the set has no rules.
 //
 // What one executable does to a path stays its own: reading and writing are not
 // mixed among executables, so that each rule allows just the pairs that were
@@ -73,17 +78,18 @@ func Rules(profiles []behavior.Profile, o Options) (policy.Set, error) {
 		return policy.Set{}, fmt.Errorf("learn rules of %s: %w", set.Workload, err)
 	}
 	for _, s := range subjects {
-		rules, notes, err := container(merged[s], o)
+		rules, suspicions, notes, err := container(merged[s], o)
 		if err != nil {
 			return policy.Set{}, fmt.Errorf("learn rules of %s, container %s: %w", s.Workload, behavior.Escape(s.Container), err)
 		}
 		set.Rules = append(set.Rules, rules...)
 		set.Notes = append(set.Notes, notes...)
+		set.Suspicions = append(set.Suspicions, suspicions...)
 		if len(rules) > 0 {
 			set.Containers = append(set.Containers, s.Container)
 		}
 	}
-	if len(set.Rules) == 0 {
+	if len(set.Rules)+len(set.Suspicions) == 0 {
 		return policy.Set{}, fmt.Errorf("learn rules of %s: %w", set.Workload, ErrNothingObserved)
 	}
 	slices.SortFunc(set.Rules, policy.Compare)
@@ -91,12 +97,13 @@ func Rules(profiles []behavior.Profile, o Options) (policy.Set, error) {
 }
 
 // container makes the rules of one container.
-func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Note, error) {
+func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Suspicion, []policy.Note, error) {
 	if err := valid(p.Facts); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
+	suspicions, aside := suspicions(p.Subject.Container, p.Facts, o)
 	var notes notes
-	files, others := divide(p.Facts, o, &notes)
+	files, others := divide(p.Facts, o, aside, &notes)
 	learnt := map[behavior.Kind][]behavior.Observed{}
 	for f := range p.Facts.Select(others).All() {
 		if f.Fact.Kind == behavior.Network && f.Fact.Direction != behavior.Listen && f.Fact.Peer.Kind == "" {
@@ -125,7 +132,7 @@ func container(p behavior.Profile, o Options) ([]policy.Rule, []policy.Note, err
 	for i := range rules {
 		rules[i].Container, rules[i].Weak = p.Subject.Container, weigh.weak(rules[i])
 	}
-	return rules, notes.list(p.Subject.Container), nil
+	return rules, suspicions, notes.list(p.Subject.Container), nil
 }
 
 // intent is the rule that allows what the fact shows, without saying to whom.

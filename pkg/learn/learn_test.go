@@ -27,6 +27,9 @@ func profile(container string, facts ...behavior.Fact) behavior.Profile {
 	return p
 }
 
+// blessed learns whatever was seen, for tests that are not about suspicions.
+var blessed = learn.Options{Decided: func(string, behavior.Fact) policy.Decision { return policy.Accepted }}
+
 func read(exe string, paths ...string) []behavior.Fact {
 	var facts []behavior.Fact
 	for _, p := range paths {
@@ -97,7 +100,7 @@ func TestFilesAreGeneralisedOnlyOnEvidence(t *testing.T) {
 		{"a path that is none is kept", read("/a", "memfd:x"), nil, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			set, err := learn.Rules([]behavior.Profile{profile("web", tt.facts...)}, learn.Options{})
+			set, err := learn.Rules([]behavior.Profile{profile("web", tt.facts...)}, blessed)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -297,11 +300,11 @@ func TestEveryFactIsCoveredCarriedAndKept(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		facts := random(r, 20+r.IntN(400))
 		some := facts[:len(facts)/2]
-		set, err := learn.Rules([]behavior.Profile{profile("web", facts...)}, learn.Options{})
+		set, err := learn.Rules([]behavior.Profile{profile("web", facts...)}, blessed)
 		if err != nil {
 			t.Fatal(err)
 		}
-		before, err := learn.Rules([]behavior.Profile{profile("web", some...)}, learn.Options{})
+		before, err := learn.Rules([]behavior.Profile{profile("web", some...)}, blessed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -340,14 +343,14 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		facts := random(r, 300)
-		want, err := learn.Rules([]behavior.Profile{profile("web", facts[:100]...), profile("web", facts[100:200]...), profile("log", facts[200:]...)}, learn.Options{})
+		want, err := learn.Rules([]behavior.Profile{profile("web", facts[:100]...), profile("web", facts[100:200]...), profile("log", facts[200:]...)}, blessed)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, part := range [][]behavior.Fact{facts[:200], facts[200:]} {
 			r.Shuffle(len(part), func(i, j int) { part[i], part[j] = part[j], part[i] })
 		}
-		got, err := learn.Rules([]behavior.Profile{profile("log", facts[200:]...), profile("web", facts[:200]...)}, learn.Options{})
+		got, err := learn.Rules([]behavior.Profile{profile("log", facts[200:]...), profile("web", facts[:200]...)}, blessed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -382,7 +385,7 @@ func FuzzFileRulesCoverTheirPath(f *testing.F) {
 			return
 		}
 		fact := read("/a", path)[0]
-		set, err := learn.Rules([]behavior.Profile{profile("web", fact)}, learn.Options{Siblings: 1})
+		set, err := learn.Rules([]behavior.Profile{profile("web", fact)}, learn.Options{Siblings: 1, Decided: blessed.Decided})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,8 +27,8 @@ func merge(profiles []behavior.Profile) behavior.Profiles {
 }
 
 // divide gives the numbers of the facts that become rules, those about files apart,
-// and notes the others.
-func divide(facts behavior.Facts, o Options, n *notes) (files, others []int32) {
+// and notes the others. Those set aside are neither.
+func divide(facts behavior.Facts, o Options, aside map[int32]bool, n *notes) (files, others []int32) {
 	forms := facts.Forms()
 	for i := range int32(facts.Len()) {
 		form, _ := facts.Form(i)
@@ -37,6 +37,8 @@ func divide(facts behavior.Facts, o Options, n *notes) (files, others []int32) {
 			n.runtime++
 		case f.Origin == behavior.OriginExec && !o.Entered:
 			n.entered++
+		case len(aside) > 0 && aside[i]:
+			// It is in the suspicions.
 		case f.Kind == behavior.File:
 			files = append(files, i)
 		case f.Kind == behavior.Socket || f.Kind == behavior.Kafka:

@@ -12,6 +12,10 @@ const (
 	Postponed Decision = "postponed" // stays out until somebody looks again
 )
 
+// Decided tells what a person said about a fact of a container; empty where
+// nobody said anything. A nil Decided stands for nothing decided.
+type Decided func(container string, f behavior.Fact) Decision
+
 // Suspicion is behaviour that no policy should bless without a person, such as a
 // shell that a server ran. It is set aside while learning.
 type Suspicion struct {
@@ -21,9 +25,13 @@ type Suspicion struct {
 	Class string
 	// Why says in one sentence what is suspicious about it; escaped.
 	Why string
-	// Facts are what was seen, in order of behavior.Compare; never empty.
+	// Facts are what was seen, in order of behavior.Compare; never empty. They are
+	// what a person decides about.
 	Facts []behavior.Observed
-	// Decision is what a person said about it; never Accepted, since what is
-	// accepted is learned.
+	// With is what was done only by programs that Facts started. It stays out as
+	// long as they do, and is learned with them.
+	With []behavior.Observed
+	// Decision is what a person said about all of Facts; never Accepted, since what
+	// is accepted is learned.
 	Decision Decision
 }

@@ -90,8 +90,10 @@ func group(in Input) (map[behavior.Workload]behavior.Profiles, error) {
 
 // discovery is one run of Discover.
 type discovery struct {
-	in        Input
-	opts      DiscoverOptions
+	in   Input
+	opts DiscoverOptions
+	// review takes in only what people decided about.
+	review    bool
 	candidate *candidate
 	engines   bool // the set of engines is another one than before
 	learned   []learned
@@ -109,6 +111,8 @@ type learned struct {
 	change   Change
 	added    []policy.Rule
 	more     bool // of its life was observed than ever before
+	// suspicions are of everything that was seen, also where it was not learned.
+	suspicions []policy.Suspicion
 }
 
 // workloads lists the observed workloads and those that the tree knows.
@@ -132,25 +136,37 @@ func (d *discovery) workload(w behavior.Workload, fresh behavior.Profiles) error
 		return &overlay.InvalidError{File: RecordFile, Reason: fmt.Sprintf("workload %s is a %s, want %s", s.Slug, s.Kind, w.Kind)}
 	}
 	d.reportEdits(s)
-	merged := relabel(behavior.Corroborate(behavior.MergeProfiles(old, fresh)), fresh)
-	if !learnable(merged) {
+	if d.review && s == nil {
+		d.candidate.note(w.Slug(), "was observed and has no policies: run discover")
+		return nil
+	}
+	decided := about(d.candidate.rec.decisions, w)
+	held := s != nil && s.Stage == policy.Deny && !d.opts.Relearn
+	all := relabel(join(old, fresh), fresh)
+	if !learnable(all) {
 		d.reasons = append(d.reasons, fmt.Sprintf("%s: %s, so nothing can be learned", w, ErrNothingObserved))
 		return nil
 	}
-	l := learned{workload: w, profiles: merged, fresh: fresh, change: Added}
-	if l.set, err = d.in.Learn(sorted(merged)); err != nil {
+	everything, err := d.in.Learn(sorted(all), decided)
+	if err != nil {
 		return fmt.Errorf("learn: %w", err)
 	}
+	l := learned{workload: w, profiles: all, fresh: fresh, set: everything, suspicions: everything.Suspicions, change: Added}
 	var before policy.Set
 	if s != nil && learnable(old) {
 		l.change = Updated
-		if before, err = d.in.Learn(sorted(old)); err != nil {
+		if before, err = d.in.Learn(sorted(old), decided); err != nil {
 			return fmt.Errorf("learn: %w", err)
 		}
 	}
+	if held || d.review {
+		if l.profiles, l.set, err = d.restrict(old, fresh, before, decided); err != nil {
+			return err
+		}
+	}
 	l.added = beyond(l.set, before)
-	same := l.change == Updated && !d.engines && equal(l.set, before)
-	if same && s.Stage != policy.Deny {
+	same := l.change == Updated && equal(l.set, before) && s.Decisions == decisionsDigest(d.candidate.rec.decisions, w)
+	if same && !held && !d.review {
 		other, err := d.standsElsewhere(l.set, before)
 		if err != nil {
 			return err
@@ -158,22 +174,79 @@ func (d *discovery) workload(w behavior.Workload, fresh behavior.Profiles) error
 		same = !other
 	}
 	switch {
-	case same:
+	case same && !d.engines && (d.review || equal(everything, before)):
 		l.change, l.profiles = Unchanged, old
-	case s != nil && s.Stage == policy.Deny && !d.opts.Relearn:
-		d.hold(&l, old, before)
+	case held && same:
+		d.hold(&l, old, before, everything)
 	default:
+		if held && !equal(everything, l.set) {
+			d.reasons = append(d.reasons, unlearned(w, everything, l.set))
+		}
 		if err := d.render(l); err != nil {
 			return err
 		}
 	}
-	if l.change == Unchanged || l.change == Held {
+	if (l.change == Unchanged || l.change == Held) && !d.review {
 		if err := d.cover(&l, old); err != nil {
 			return err
 		}
 	}
 	d.learned = append(d.learned, l)
 	return nil
+}
+
+// join merges what is known with what was seen now.
+func join(old, fresh behavior.Profiles) behavior.Profiles {
+	return behavior.Corroborate(behavior.MergeProfiles(old, fresh))
+}
+
+// restrict learns, beside what is known, only facts that people accepted, and what
+// goes with those; in a review all facts that they decided about.
+func (d *discovery) restrict(old, fresh behavior.Profiles, before policy.Set, decided policy.Decided) (behavior.Profiles, policy.Set, error) {
+	if decided == nil || !learnable(fresh) {
+		return old, before, nil
+	}
+	takes := func(container string, f behavior.Fact) bool {
+		said := decided(container, f)
+		return said == policy.Accepted || d.review && said != ""
+	}
+	// As though it were postponed, learning says what only that leads to.
+	set, err := d.in.Learn(sorted(join(old, fresh)), func(container string, f behavior.Fact) policy.Decision {
+		if takes(container, f) {
+			return policy.Postponed
+		}
+		return decided(container, f)
+	})
+	if err != nil {
+		return nil, before, fmt.Errorf("learn: %w", err)
+	}
+	with := map[string]map[behavior.Fact]bool{}
+	for _, s := range set.Suspicions {
+		if !slices.ContainsFunc(s.Facts, func(o behavior.Observed) bool { return takes(s.Container, o.Fact) }) {
+			continue
+		}
+		for _, o := range s.With {
+			if with[s.Container] == nil {
+				with[s.Container] = map[behavior.Fact]bool{}
+			}
+			with[s.Container][o.Fact] = true
+		}
+	}
+	part := behavior.Profiles{}
+	for s, p := range fresh {
+		p.Facts = p.Facts.Filter(func(f behavior.Fact) bool { return takes(s.Container, f) || with[s.Container][f] })
+		if p.Facts.Len() > 0 {
+			part[s] = p
+		}
+	}
+	if len(part) == 0 {
+		return old, before, nil
+	}
+	known := relabel(join(old, part), part)
+	if set, err = d.in.Learn(sorted(known), decided); err != nil {
+		return nil, before, fmt.Errorf("learn: %w", err)
+	}
+	return known, set, nil
 }
 
 // reportEdits notes which generated files of a workload a person changed.
@@ -190,17 +263,29 @@ func (d *discovery) reportEdits(s *state) {
 
 // hold leaves a workload in deny as it is: a policy that is enforced is not
 // widened by whatever happened to be seen.
-func (d *discovery) hold(l *learned, old behavior.Profiles, before policy.Set) {
-	if equal(l.set, before) {
+func (d *discovery) hold(l *learned, old behavior.Profiles, before, everything policy.Set) {
+	if equal(everything, before) {
 		d.reasons = append(d.reasons, fmt.Sprintf("%s is in deny: its engines change only when it is learned anew", l.workload))
 	} else {
-		text := fmt.Sprintf("%s is in deny and did what its policies were not learned from", l.workload)
-		if len(l.added) > 0 {
-			text += ": " + list(l.added, 3)
-		}
-		d.reasons = append(d.reasons, text)
+		d.reasons = append(d.reasons, unlearned(l.workload, everything, before))
 	}
-	l.change, l.profiles, l.set = Held, old, before
+	l.change, l.profiles, l.set, l.added = Held, old, before, beyond(everything, before)
+}
+
+// unlearned says what a workload in deny did that its policies are not made from.
+func unlearned(w behavior.Workload, everything, known policy.Set) string {
+	text := fmt.Sprintf("%s is in deny and did what its policies were not learned from", w)
+	if added := beyond(everything, known); len(added) > 0 {
+		text += ": " + list(added, 3)
+	}
+	open := undecided(everything.Suspicions)
+	for _, known := range undecided(known.Suspicions) {
+		open = slices.DeleteFunc(open, func(text string) bool { return text == known })
+	}
+	if len(open) > 0 {
+		text += "; suspicious: " + list(open, 3)
+	}
+	return text
 }
 
 // render puts the files of one workload into the candidate.
@@ -278,6 +363,8 @@ func (d *discovery) enter(l learned, files map[string][]byte, level string) erro
 	}
 	s := c.rec.find(slug)
 	s.Evidence, s.PodSecurity = behavior.Digest(profiles), level
+	s.Decisions = decisionsDigest(c.rec.decisions, l.workload)
+	s.Undecided = undecided(l.set.Suspicions)
 	c.tree[evidencePath(slug)] = data
 	c.place(s, files, true)
 	return nil
@@ -299,10 +386,10 @@ func (d *discovery) plan() (Plan, error) {
 			return plan, err
 		}
 	}
-	if touched || len(d.covered) > 0 {
+	if touched || len(d.covered) > 0 || d.review {
 		plan.Files = changed(d.in.Tree, c.tree)
 	}
-	if plan.Empty() && len(d.reasons) == 0 {
+	if plan.Empty() && len(d.reasons) == 0 && !d.review {
 		plan.Reasons = []string{"nothing new was learned"}
 	}
 	if err := d.summarize(&plan); err != nil {
@@ -310,7 +397,7 @@ func (d *discovery) plan() (Plan, error) {
 	}
 	d.noteEntered()
 	plan.Notes = tidy(c.notes)
-	if !plan.Empty() {
+	if !plan.Empty() && !d.review {
 		plan.Message = discoverMessage(plan, d.covered, c.rec)
 	}
 	return plan, nil
@@ -331,7 +418,7 @@ func (d *discovery) summarize(plan *Plan) error {
 		}
 	}
 	for _, l := range d.learned {
-		s := Summary{Workload: l.workload, Stage: policy.Audit, Change: l.change, Containers: l.set.Containers, New: l.added, More: l.more,
+		s := Summary{Workload: l.workload, Stage: policy.Audit, Change: l.change, Containers: l.set.Containers, New: l.added, More: l.more, Suspicions: l.suspicions,
 			Coverage: map[string]behavior.Coverage{}, Facts: map[behavior.Kind]int{}, Rules: map[string]int{}}
 		if st := d.candidate.rec.find(l.workload.Slug()); st != nil {
 			s.Stage = st.Stage

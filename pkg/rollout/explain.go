@@ -52,7 +52,7 @@ func Explain(in Input, slug string) (Explanation, error) {
 	if err != nil {
 		return x, err
 	}
-	if x.Set, err = in.Learn(sorted(profiles)); err != nil {
+	if x.Set, err = in.Learn(sorted(profiles), about(rec.decisions, x.Workload)); err != nil {
 		return x, fmt.Errorf("learn %s: %w", x.Workload, err)
 	}
 	x.Pods = map[string]int{}

@@ -54,12 +54,18 @@ func relabel(merged, fresh behavior.Profiles) behavior.Profiles {
 	return merged
 }
 
-// equal tells whether two sets allow the same to the same pods, on whatever
-// evidence.
+// equal tells whether two sets allow the same to the same pods and set the same
+// aside, on whatever evidence.
 func equal(a, b policy.Set) bool {
 	return maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Containers, b.Containers) &&
-		slices.EqualFunc(a.Rules, b.Rules, func(x, y policy.Rule) bool { return policy.Compare(x, y) == 0 })
+		slices.EqualFunc(a.Rules, b.Rules, func(x, y policy.Rule) bool { return policy.Compare(x, y) == 0 }) &&
+		slices.EqualFunc(a.Suspicions, b.Suspicions, func(x, y policy.Suspicion) bool {
+			return x.Container == y.Container && x.Class == y.Class && x.Why == y.Why && x.Decision == y.Decision &&
+				slices.EqualFunc(x.Facts, y.Facts, sameFact) && slices.EqualFunc(x.With, y.With, sameFact)
+		})
 }
+
+func sameFact(a, b behavior.Observed) bool { return a.Fact == b.Fact }
 
 // beyond gives the rules of now that are not in before. Both are in order.
 func beyond(now, before policy.Set) []policy.Rule {

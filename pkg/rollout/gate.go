@@ -15,6 +15,7 @@ import (
 // The gates before deny, in the order in which they are shown.
 const (
 	GateViolations = "violations" // nothing that was seen would be denied
+	GateSuspicions = "suspicions" // nothing suspicious waits for a person
 	GateAdmission  = "admission"  // no pod as those that were seen would be refused
 	GateCoverage   = "coverage"   // every pod was observed, nothing was lost
 	GateLife       = "life"       // the parts of a life that gate.seen asks for were seen
@@ -145,7 +146,7 @@ func newGates(in Input, c *candidate, soak *time.Duration) gates {
 // of gives the gates in order. before is the workload's state as it is committed.
 func (g gates) of(before state, profiles behavior.Profiles) []Check {
 	w := before.workload(g.in.Namespace)
-	checks := []Check{checked(GateCoverage, covered(profiles), shortfallsOf(g.in, g.c, g.files, w, profiles))}
+	checks := []Check{suspected(g.in, g.c.rec, before, w, profiles), checked(GateCoverage, covered(profiles), shortfallsOf(g.in, g.c, g.files, w, profiles))}
 	if len(profiles) > 0 {
 		checks = append(checks, g.life(w, profiles), g.images(w, profiles))
 	}

@@ -197,7 +197,7 @@ func TestStatusShowsEveryGate(t *testing.T) {
 			t.Errorf("gate %+v", g)
 		}
 	}
-	if want := []string{rollout.GateViolations, rollout.GateCoverage, rollout.GateLife, rollout.GateImages, rollout.GateSynced, rollout.GateSoak}; !slices.Equal(gates, want) {
+	if want := []string{rollout.GateViolations, rollout.GateSuspicions, rollout.GateCoverage, rollout.GateLife, rollout.GateImages, rollout.GateSynced, rollout.GateSoak}; !slices.Equal(gates, want) {
 		t.Errorf("gates %q", gates)
 	}
 	if len(list[0].Obstacles) != 1 || !strings.Contains(list[0].Obstacles[0], "in audit for 1m0s of 24h0m0s") {

@@ -14,11 +14,12 @@ const (
 	TrailerStage     = "Autopolicy-Stage"
 	TrailerNamespace = "Autopolicy-Namespace"
 	TrailerEvidence  = "Autopolicy-Evidence"
+	TrailerDecisions = "Autopolicy-Decisions" // only where people decided: how many of each
 )
 
 // message joins subject, body and trailers as git wants them. Everything in it
 // is text that may be printed: what pods control comes escaped.
-func message(subject string, body []string, stage policy.Stage, namespace, evidence string) string {
+func message(subject string, body []string, stage policy.Stage, namespace, evidence string, more ...string) string {
 	var b strings.Builder
 	b.WriteString(behavior.Escape(subject) + "\n\n")
 	for _, line := range body {
@@ -28,6 +29,9 @@ func message(subject string, body []string, stage policy.Stage, namespace, evide
 		b.WriteString("\n")
 	}
 	fmt.Fprintf(&b, "%s: %s\n%s: %s\n%s: %s\n", TrailerStage, stage, TrailerNamespace, namespace, TrailerEvidence, evidence)
+	for _, trailer := range more {
+		b.WriteString(trailer + "\n")
+	}
 	return b.String()
 }
 
@@ -43,6 +47,11 @@ func oneLine(s string) string {
 
 func discoverMessage(p Plan, covered []string, rec record) string {
 	var slugs, body []string
+	for _, s := range p.Summary {
+		for _, text := range undecided(s.Suspicions) {
+			body = append(body, fmt.Sprintf("set aside until somebody decides: %s/%s", s.Workload, text))
+		}
+	}
 	stage := policy.Audit
 	learned := slices.ContainsFunc(p.Summary, func(s Summary) bool { return s.Change == Added || s.Change == Updated })
 	for _, s := range p.Summary {

@@ -202,7 +202,7 @@ func decide(in Input, opts PromoteOptions, c *candidate, before record, raised [
 	for _, profiles := range fresh {
 		maps.Copy(judged.Fresh, profiles)
 	}
-	verdicts := judge(judged, subjects, all)
+	verdicts := judge(judged, subjects, all, declined(judged, before, subjects))
 	reasons := shortfalls(in, opts, c, before, raised, fresh)
 	if opts.To == policy.Deny {
 		reasons = append(reasons, refusals(c, raised, fresh, all)...)
@@ -241,8 +241,9 @@ func promotedSummary(w behavior.Workload, stage policy.Stage, fresh behavior.Pro
 	return s
 }
 
-// judge asks every engine about every fresh fact of the subjects, in order.
-func judge(in Input, subjects []behavior.Subject, all map[string]engine.Judge) Verdicts {
+// judge asks every engine about every fresh fact of the subjects, in order, but for
+// what people declined: that it would be refused is what they want.
+func judge(in Input, subjects []behavior.Subject, all map[string]engine.Judge, declined map[behavior.Subject]map[behavior.Fact]bool) Verdicts {
 	var v Verdicts
 	engines := names(in.Engines)
 	for _, s := range subjects {
@@ -253,7 +254,7 @@ func judge(in Input, subjects []behavior.Subject, all map[string]engine.Judge) V
 		}
 		subject := engine.Subject{Subject: s, Labels: labels, Inside: engine.Inside(p.Facts), Mounts: p.Coverage.Mounts}
 		for _, o := range p.Observed() {
-			if !judgeable(o.Fact) {
+			if !judgeable(o.Fact) || declined[s][o.Fact] {
 				continue
 			}
 			v.Facts++

@@ -22,7 +22,6 @@ import (
 const RecordFile = "rollout.yaml"
 
 const (
-	decisionsFile = "decisions.yaml"
 	evidenceName  = "evidence.yaml"
 	recordVersion = "autopolicy.dev/v1alpha1"
 	recordKind    = "Rollout"
@@ -37,6 +36,8 @@ type record struct {
 	Engines    []string `json:"engines"`
 	Gate       gate     `json:"gate"`
 	Workloads  []state  `json:"workloads"` // in order of Slug
+
+	decisions []Decision // of decisions.yaml
 }
 
 // state is what rollout.yaml says about one workload.
@@ -52,6 +53,10 @@ type state struct {
 	// PodSecurity is the Pod Security level that its pods could take; empty where
 	// that is not known.
 	PodSecurity string `json:"podSecurity,omitempty"`
+	// Decisions names what was decided about the workload when its rules were made.
+	Decisions string `json:"decisions,omitempty"`
+	// Undecided says what is set aside of the evidence and waits for a person.
+	Undecided []string `json:"undecided,omitempty"`
 	// Files are the digests of the files that were generated, by path in the
 	// workload's folder, or in the tree for those of the Component. A file with another digest was edited by a person.
 	Files map[string]string `json:"files"`
@@ -93,6 +98,11 @@ func read(t overlay.Tree, namespace string) (record, map[string]policy.Stage, er
 		}
 		if rec.Namespace != namespace {
 			return rec, nil, &overlay.InvalidError{File: RecordFile, Reason: fmt.Sprintf("is about namespace %q, want %q", rec.Namespace, namespace)}
+		}
+	}
+	if data, ok := t[DecisionsFile]; ok {
+		if rec.decisions, err = DecodeDecisions(DecisionsFile, data, namespace, false); err != nil {
+			return rec, nil, err
 		}
 	}
 	known := map[string]policy.Stage{}

@@ -82,7 +82,7 @@ func lower(t overlay.Tree, then, now map[string]policy.Stage) []string {
 
 // people tells whether a file is never restored because people own it.
 func people(p string) bool {
-	return p == decisionsFile || strings.HasPrefix(p, overlay.Custom+"/")
+	return p == DecisionsFile || strings.HasPrefix(p, overlay.Custom+"/")
 }
 
 func restore(in Input, v Version, then map[string]policy.Stage, lowered []string) (Plan, error) {
@@ -101,7 +101,8 @@ func restore(in Input, v Version, then map[string]policy.Stage, lowered []string
 	if err := overlay.Check(t); err != nil {
 		return plan, fmt.Errorf("restore %s: %w", behavior.Escape(v.Revision), err)
 	}
-	rec, _, err := read(t, in.Namespace)
+	// What people decided plays no part, so a mistake in it is no reason not to.
+	rec, _, err := read(t.With(map[string][]byte{DecisionsFile: nil}), in.Namespace)
 	if err != nil {
 		return plan, fmt.Errorf("restore %s: %w", behavior.Escape(v.Revision), err)
 	}

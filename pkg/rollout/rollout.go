@@ -1,7 +1,7 @@
 // Package rollout decides what happens next to the policies of one namespace:
-// what newly learned behaviour changes in its tree (Discover), whether a stage
-// may begin (Promote), what the tree was before the last one (Rollback), and
-// which evidence a rule stands on (Explain).
+// what newly learned behaviour changes in its tree (Discover), what people decide
+// about behaviour (Review), whether a stage may begin (Promote), what the tree was
+// before the last one (Rollback), and which evidence a rule stands on (Explain).
 //
 // It is pure: the tree, the profiles and the time are arguments, and the result
 // is a Plan, or the reasons to wait. It never calls git or a cluster, and never
@@ -25,9 +25,10 @@ import (
 // was observed doing anything: no evidence is never a rule.
 var ErrNothingObserved = errors.New("nothing was observed")
 
-// Learner makes the rules of one workload from its profiles: learn.Rules with
-// its options bound. It must be a pure function.
-type Learner func([]behavior.Profile) (policy.Set, error)
+// Learner makes the rules of one workload from its profiles and what people decided
+// about them (may be nil): learn.Rules with its other options bound. It must be a
+// pure function.
+type Learner func([]behavior.Profile, policy.Decided) (policy.Set, error)
 
 // Input is what every decision is made from. Nothing in it is written to.
 type Input struct {
@@ -85,6 +86,9 @@ type Summary struct {
 	// More of its life was observed than ever before, and that is recorded though
 	// no rule changed.
 	More bool
+	// Suspicions were seen, now or before, and are in no rule. Those that are not
+	// declined wait for a person.
+	Suspicions []policy.Suspicion
 	// Entered counts the fresh facts of processes that entered a container from
 	// outside and that were left out.
 	Entered int

@@ -26,10 +26,12 @@ var update = flag.Bool("update", false, "write the golden trees anew")
 
 var noon = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 
-func learnRules(p []behavior.Profile) (policy.Set, error) { return learn.Rules(p, learn.Options{}) }
+func learnRules(p []behavior.Profile, d policy.Decided) (policy.Set, error) {
+	return learn.Rules(p, learn.Options{Decided: d})
+}
 
-func learnEntered(p []behavior.Profile) (policy.Set, error) {
-	return learn.Rules(p, learn.Options{Entered: true})
+func learnEntered(p []behavior.Profile, d policy.Decided) (policy.Set, error) {
+	return learn.Rules(p, learn.Options{Entered: true, Decided: d})
 }
 
 // subject is the one container of a deployment in the shop.
@@ -144,7 +146,7 @@ func TestGolden(t *testing.T) {
 	}{
 		{"new-workloads-enter-at-audit", []step{learned(profile("web"), profile("api"))}},
 		{"one-of-two-is-promoted", []step{learned(profile("web"), profile("api")), promoted("", []string{"deployment-web"}, profile("web"), profile("api"))}},
-		{"all-are-promoted-by-force", []step{learned(profile("web"), profile("api")), promoted("the audit is on Monday", nil, profile("web", reads("/bin/sh", "/etc/shadow")))}},
+		{"all-are-promoted-by-force", []step{learned(profile("web"), profile("api")), promoted("the audit is on Monday", nil, profile("web", reads("/bin/sh", "/etc/other")))}},
 		{"hostile-names", []step{learned(profile("web", reads(behavior.Escape("/bin/\x1b[31m\"evil\"\n: {a}"), behavior.Escape("/tmp/\xff\n- x: 'y'\n\u202e"))))}},
 		{"people-edit-around-it", []step{learned(profile("web"), profile("cron"))}},
 	} {
@@ -271,12 +273,12 @@ func TestChangedLabelsAreTaken(t *testing.T) {
 
 func TestDenyIsNotWidenedWithoutAWord(t *testing.T) {
 	tree := promote(t, input(discover(t, nil, profile("web")), profile("web")))
-	more := profile("web", reads("/bin/sh", "/etc/shadow"))
+	more := profile("web", reads("/bin/sh", "/etc/other"))
 	plan, err := rollout.Discover(input(tree, more), rollout.DiscoverOptions{})
 	if err != nil || !plan.Empty() || plan.Summary[0].Change != rollout.Held || len(plan.Summary[0].New) != 1 {
 		t.Fatalf("got %v, %+v", err, plan)
 	}
-	if len(plan.Reasons) != 1 || !strings.Contains(plan.Reasons[0], "read /etc/shadow, by /bin/sh") {
+	if len(plan.Reasons) != 1 || !strings.Contains(plan.Reasons[0], "read /etc/other, by /bin/sh") {
 		t.Errorf("reasons are %q", plan.Reasons)
 	}
 	plan, err = rollout.Discover(input(tree, more), rollout.DiscoverOptions{Relearn: true})

@@ -171,7 +171,8 @@ func (o *outlook) foresee(list []Status) error {
 					in.Fresh[s] = p
 				}
 			}
-			for _, v := range judge(in, in.Fresh.Subjects(), all).Violations {
+			subjects := in.Fresh.Subjects()
+			for _, v := range judge(in, subjects, all, declined(in, o.rec, subjects)).Violations {
 				violations[v.Subject.Workload] = append(violations[v.Subject.Workload], v)
 			}
 		}

@@ -38,7 +38,7 @@ func TestStatusSaysWhatStandsInTheWayAndWhatToDo(t *testing.T) {
 		"it was never seen at rest":             {[]behavior.Profile{seeing("web", behavior.PodCoverage{Start: true})}, nil, "", "see it at rest: kubectl autopolicy discover -n shop --until-stable"},
 		"something was lost":                    {[]behavior.Profile{lossy}, nil, "deployment/web/web: 3 facts lost (node-1: ring buffer full)", "observe again: kubectl autopolicy discover -n shop"},
 		"something was lost, and is seen now":   {[]behavior.Profile{lossy}, []behavior.Profile{seeing("web", whole)}, "", "promote it, which observes once more: kubectl autopolicy promote -n shop deployment/web --to=deny"},
-		"it does what is not allowed":           {[]behavior.Profile{seeing("web", whole)}, []behavior.Profile{seeing("web", whole, reads("/bin/sh", "/etc/shadow"))}, "deployment/web/web: /bin/sh reads /etc/shadow: denied by kubearmor", "if the violations are what the workload should do, run discover again"},
+		"it does what is not allowed":           {[]behavior.Profile{seeing("web", whole)}, []behavior.Profile{seeing("web", whole, reads("/bin/sh", "/etc/other"))}, "deployment/web/web: /bin/sh reads /etc/other: denied by kubearmor", "if the violations are what the workload should do, run discover again"},
 		"it has no policies yet":                {[]behavior.Profile{seeing("api", whole)}, []behavior.Profile{seeing("web", whole)}, "deployment/web has no policies yet", "kubectl autopolicy discover -n shop"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -31,8 +31,8 @@ func engines() []engine.Engine {
 	return []engine.Engine{kubearmor.Engine{}, cilium.New(cilium.Options{}), netpol.New(), seccomp.Engine{}}
 }
 
-func learner(profiles []behavior.Profile) (policy.Set, error) {
-	return learn.Rules(profiles, learn.Options{})
+func learner(profiles []behavior.Profile, decided policy.Decided) (policy.Set, error) {
+	return learn.Rules(profiles, learn.Options{Decided: decided})
 }
 
 // convene learns from profiles of one workload.
@@ -51,7 +51,7 @@ func convene(learner rollout.Learner, profiles ...behavior.Profile) (court, erro
 	if len(plan.Summary) == 1 {
 		c.rules = plan.Summary[0].Rules
 	}
-	c.set, err = learner(profiles)
+	c.set, err = learner(profiles, nil)
 	return c, err
 }
 

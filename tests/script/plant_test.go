@@ -41,7 +41,9 @@ func plant(ctx context.Context, dir, step string) (err error) {
 	in := rollout.Input{
 		Namespace: namespace, Tree: overlay.Tree(tree), Fresh: shop(), Now: now, By: "Jane Doe",
 		Engines: []engine.Engine{kubearmor.Engine{}, cilium.New(cilium.Options{}), netpol.New(), seccomp.Engine{}},
-		Learn:   func(p []behavior.Profile) (policy.Set, error) { return learn.Rules(p, learn.Options{Entered: true}) },
+		Learn: func(p []behavior.Profile, d policy.Decided) (policy.Set, error) {
+			return learn.Rules(p, learn.Options{Entered: true, Decided: d})
+		},
 	}
 	var plan rollout.Plan
 	switch step {
