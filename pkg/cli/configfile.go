@@ -30,6 +30,7 @@ type config struct {
 	Branch     string          `yaml:"branch"`
 	Path       string          `yaml:"path"`
 	Engines    []string        `yaml:"engines"`
+	MutualAuth bool            `yaml:"mutualAuth"`
 	Author     configAuthor    `yaml:"author"`
 	SSH        configSSH       `yaml:"ssh"`
 	Collector  configCollector `yaml:"collector"`

@@ -203,6 +203,7 @@ func (a *app) collect(ctx context.Context, s *setup) (profiles behavior.Profiles
 	for _, n := range result.Nodes {
 		s.progress.say("warning: %s", n.Error())
 	}
+	s.topology = result.Topology
 	return result.Profiles, nil
 }
 

@@ -18,10 +18,12 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/rollout"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/source/cluster"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/topology"
 )
 
 // decisionFlags are the flags of every command that makes a plan.
 type decisionFlags struct {
+	mutual   bool
 	engines  []string
 	dryRun   bool
 	delivery deliveryFlags
@@ -37,6 +39,7 @@ func (f *decisionFlags) add(c *cobra.Command) {
 
 func (f *decisionFlags) addEngines(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.engines, "engines", nil, "engines to write policies for: "+strings.Join(engineNames(), ", ")+" (default all)")
+	flags.BoolVar(&f.mutual, "mutual-auth", false, "Cilium: pods have to prove who they are, by the SPIFFE identity that its mutual authentication gives each")
 }
 
 // setup is what a command knows once its arguments are valid, and before it
@@ -53,6 +56,7 @@ type setup struct {
 	entered   bool          // what entered containers from outside counts as new
 	restarted []cluster.RolloutState
 	observed  *observation // nil before anything was observed
+	topology  *topology.Cluster
 	app       *app
 }
 
@@ -72,7 +76,7 @@ func (a *app) setup(observer *observeFlags, decision *decisionFlags, output *out
 	if err := s.delivery.merge(s.config); err != nil {
 		return nil, err
 	}
-	if s.engines, err = chosen(pick(decision.engines, s.config.Engines)); err != nil {
+	if s.engines, err = chosen(pick(decision.engines, s.config.Engines), decision.mutual || s.config.MutualAuth); err != nil {
 		return nil, err
 	}
 	if observer != nil {
@@ -96,6 +100,7 @@ func (a *app) setup(observer *observeFlags, decision *decisionFlags, output *out
 func (s *setup) input(t overlay.Tree, fresh behavior.Profiles, f *folder) rollout.Input {
 	return rollout.Input{
 		Namespace: s.namespace, Tree: t, Fresh: fresh, Engines: s.engines, Now: s.app.now(), By: who(f.repository),
+		Topology: s.topology,
 		// What somebody let into the evidence is learned from: rollout leaves out what
 		// entered a container from outside before that, unless it is asked not to.
 		Learn: func(profiles []behavior.Profile, decided policy.Decided) (policy.Set, error) {

@@ -51,6 +51,7 @@ func (a *app) fromFiles(ctx context.Context, s *setup) (behavior.Profiles, error
 		return nil, err
 	}
 	s.tell(result)
+	s.topology = result.Topology
 	return result.Profiles, nil
 }
 

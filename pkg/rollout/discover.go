@@ -416,6 +416,8 @@ func (d *discovery) summarize(plan *Plan) error {
 		if all, err = judges(t, d.in.Engines); err != nil {
 			return err
 		}
+		d.noteTorn(all)
+		d.noteSelectors()
 	}
 	for _, l := range d.learned {
 		s := Summary{Workload: l.workload, Stage: policy.Audit, Change: l.change, Containers: l.set.Containers, New: l.added, More: l.more, Suspicions: l.suspicions,

@@ -206,6 +206,7 @@ func decide(in Input, opts PromoteOptions, c *candidate, before record, raised [
 	reasons := shortfalls(in, opts, c, before, raised, fresh)
 	if opts.To == policy.Deny {
 		reasons = append(reasons, refusals(c, raised, fresh, all)...)
+		reasons = append(reasons, tornReasons(raised, fresh, all)...)
 	}
 	if (len(verdicts.Violations) > 0 || len(reasons) > 0) && opts.Force == "" {
 		return plan, verdicts, &NotYetError{Namespace: in.Namespace, To: opts.To, Violations: verdicts.Violations, Reasons: reasons}

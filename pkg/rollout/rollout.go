@@ -19,6 +19,7 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/policy"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/topology"
 )
 
 // ErrNothingObserved is returned by Discover when no container of the namespace
@@ -44,6 +45,9 @@ type Input struct {
 	// Synced is what the cluster runs of the tree; nil when it was not asked, and
 	// then no gate asks for it.
 	Synced *Synced
+	// Topology is the cluster as the observation saw it, by which Discover checks
+	// what labels select; nil when it is not known.
+	Topology *topology.Cluster
 }
 
 // Plan is a change of a namespace's tree. It is carried out by others.

@@ -90,3 +90,21 @@ func TestLabelsSelectJustTheWorkload(t *testing.T) {
 		t.Errorf("selected are %q", got)
 	}
 }
+
+func TestServicesThatLetInWhoIsOutside(t *testing.T) {
+	c := shop(t)
+	api := behavior.Workload{Namespace: "shop", Kind: "Deployment", Name: "api"}
+	if service, _, ok := c.Exposed(api, "tcp", 8080); ok {
+		t.Errorf("api is exposed by %s", service)
+	}
+	for policy, kept := range map[string]bool{"Local": true, "Cluster": false, "": false} {
+		put(t, c, "Service", object{"metadata": object{"namespace": "shop", "name": "front"}, "spec": object{"type": "LoadBalancer",
+			"externalTrafficPolicy": policy, "clusterIP": "10.2.0.77", "selector": object{"app": "api"}, "ports": []object{{"port": 80, "targetPort": "http"}}}})
+		if service, got, ok := c.Exposed(api, "tcp", 8080); !ok || service != "front" || got != kept {
+			t.Errorf("%q: exposed by %q (%v), client kept: %v", policy, service, ok, got)
+		}
+		if _, _, ok := c.Exposed(api, "tcp", 80); ok {
+			t.Error("the Service's own port is taken for the pod's")
+		}
+	}
+}

@@ -114,3 +114,35 @@ func (c *Cluster) narrow() map[behavior.Workload]map[string]string {
 	}
 	return found
 }
+
+// Matches lists the workloads of a namespace with pods that the labels select,
+// sorted.
+func (c *Cluster) Matches(namespace string, labels map[string]string) []behavior.Workload {
+	return c.Overlap(behavior.Workload{Namespace: namespace}, labels)
+}
+
+// Exposed names the Service, if one there is, through which who is outside the
+// cluster comes to a port of the workload's pods, and tells whether it keeps their
+// addresses. Of several, the first by name counts.
+func (c *Cluster) Exposed(w behavior.Workload, proto string, port uint16) (service string, kept, ok bool) {
+	c.Seal()
+	for _, key := range slices.SortedFunc(maps.Keys(c.services), func(a, b name) int {
+		return cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name))
+	}) {
+		s := c.services[key]
+		if key.namespace != w.Namespace || s.Spec.Type != "NodePort" && s.Spec.Type != "LoadBalancer" {
+			continue
+		}
+		for _, p := range s.Spec.Ports {
+			for _, b := range c.backendsOf(servicePort{key, p}) {
+				if b.pod == nil || b.port != port || protocol(p.Protocol) != proto {
+					continue
+				}
+				if of, _ := c.climb(b.pod); of == w {
+					return behavior.Escape(key.name), s.Spec.TrafficPolicy == "Local", true
+				}
+			}
+		}
+	}
+	return "", false, false
+}
