@@ -21,6 +21,7 @@ type repositoryFlags struct {
 	url, branch, path string
 	key, knownHosts   string
 	name, email       string
+	signing           string
 	forge             string // its kind, where the host's name does not tell
 }
 
@@ -31,6 +32,7 @@ func (f *repositoryFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.key, "ssh-key", "", "private key for an ssh repository (default the agent's)")
 	flags.StringVar(&f.knownHosts, "ssh-known-hosts", "", "known_hosts file (default the user's)")
 	flags.StringVar(&f.name, "author-name", "", "author of commits (default git's user.name)")
+	flags.StringVar(&f.signing, "signing-key", "", "OpenPGP or SSH key file to sign commits with, or none (default as git's configuration says)")
 	flags.StringVar(&f.email, "author-email", "", "author's address (default git's user.email)")
 }
 
@@ -41,7 +43,7 @@ func (f *repositoryFlags) merge(c config) error {
 		file string
 	}{
 		{&f.url, c.Repository}, {&f.branch, c.Branch}, {&f.path, c.Path}, {&f.key, c.SSH.Key},
-		{&f.knownHosts, c.SSH.KnownHosts}, {&f.name, c.Author.Name}, {&f.email, c.Author.Email},
+		{&f.knownHosts, c.SSH.KnownHosts}, {&f.name, c.Author.Name}, {&f.email, c.Author.Email}, {&f.signing, c.Signing.Key},
 	} {
 		if *m.flag == "" {
 			*m.flag = m.file
@@ -66,7 +68,8 @@ func (f *repositoryFlags) merge(c config) error {
 func (f repositoryFlags) options() gitops.Options {
 	o := gitops.Options{
 		URL: f.url, Branch: f.branch, Auth: gitops.AuthFromEnv(os.Getenv),
-		Author: gitops.Signature{Name: f.name, Email: f.email},
+		Author:  gitops.Signature{Name: f.name, Email: f.email},
+		Signing: gitops.Signing{Key: f.signing, Passphrase: os.Getenv(gitops.EnvSigningPassphrase)},
 	}
 	kind := forge.Kind(f.forge)
 	if kind == "" {

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/kustomize/kyaml/yaml"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/gitops"
 )
 
 const (
@@ -37,8 +39,13 @@ type config struct {
 	SyncedBy   string          `yaml:"syncedBy"`
 	// Delivery is pull-request or push; empty: a pull request where the forge is known.
 	Delivery    string            `yaml:"delivery"`
+	Signing     configSigning     `yaml:"signing"`
 	Forge       configForge       `yaml:"forge"`
 	PullRequest configPullRequest `yaml:"pullRequest"`
+}
+
+type configSigning struct {
+	Key string `yaml:"key"`
 }
 
 type configForge struct {
@@ -82,15 +89,15 @@ func readConfig(name string) (config, error) {
 	c, err := decodeConfig(data)
 	if err != nil {
 		return config{}, hinted(fmt.Errorf("read configuration: %s%w", name, err),
-			"the fields are apiVersion, kind, repository, branch, path, engines, author.name, author.email, ssh.key, ssh.knownHosts, collector.image, syncedBy, delivery, forge.kind, forge.url, pullRequest.labels and pullRequest.reviewers")
+			"the fields are apiVersion, kind, repository, branch, path, engines, author.name, author.email, ssh.key, ssh.knownHosts, collector.image, syncedBy, delivery, signing.key, forge.kind, forge.url, pullRequest.labels and pullRequest.reviewers")
 	}
 	if c.APIVersion != configVersion || c.Kind != configKind {
 		return config{}, hinted(fmt.Errorf("read configuration: %s: apiVersion is %q and kind %q", name, c.APIVersion, c.Kind),
 			fmt.Sprintf("begin the file with 'apiVersion: %s' and 'kind: %s'", configVersion, configKind))
 	}
 	// Files beside the configuration are named relative to it.
-	for _, p := range []*string{&c.SSH.Key, &c.SSH.KnownHosts} {
-		if *p != "" && !filepath.IsAbs(*p) {
+	for _, p := range []*string{&c.SSH.Key, &c.SSH.KnownHosts, &c.Signing.Key} {
+		if *p != "" && *p != gitops.NoSigning && !strings.HasPrefix(*p, "~/") && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(name), *p)
 		}
 	}

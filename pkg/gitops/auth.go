@@ -1,14 +1,17 @@
 package gitops
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing/transport"
@@ -16,6 +19,8 @@ import (
 	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
 	"github.com/skeema/knownhosts"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/autopolicy/kubectl-autopolicy/pkg/gitops/credential"
 )
 
 // Environment variables that AuthFromEnv reads.
@@ -86,6 +91,33 @@ func (a Auth) method(ep *transport.Endpoint) (transport.AuthMethod, error) {
 		name = "git" // servers that know a token do not look at the name
 	}
 	return &githttp.BasicAuth{Username: name, Password: secret}, nil
+}
+
+// askHelpers asks git's credential helpers, once and only when the server wanted
+// credentials and was sent none. It reports whether it is worth trying again, and
+// adds to err what helpers that failed have said.
+func (m *remote) askHelpers(ctx context.Context, err *error) bool {
+	var auth *AuthError
+	if m.asked || m.endpoint.Protocol == "ssh" || !errors.As(*err, &auth) || auth.Sent {
+		return false
+	}
+	m.asked = true
+	scopes, problem := m.configuration()
+	if problem == nil {
+		var server *url.URL
+		if server, problem = url.Parse(m.url); problem == nil {
+			var answer credential.Answer
+			var ok bool
+			if answer, ok, problem = credential.Ask(ctx, scopes, server); ok {
+				m.auth = &githttp.BasicAuth{Username: answer.Username, Password: answer.Password}
+				return true
+			}
+		}
+	}
+	if problem != nil {
+		auth.Words = strings.Trim(auth.Words+"; "+escape(problem.Error()), "; ")
+	}
+	return false
 }
 
 // sshAuth adds a time limit and the host key check to the public keys.

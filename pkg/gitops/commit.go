@@ -62,6 +62,10 @@ func (r *Repository) Commit(ctx context.Context, c Change, replay Replay) (Revis
 	if err != nil {
 		return "", err
 	}
+	with, err := r.signer()
+	if err != nil {
+		return "", err
+	}
 	for replays := 0; ; {
 		head, err := r.backend.head()
 		if err != nil {
@@ -76,7 +80,7 @@ func (r *Repository) Commit(ctx context.Context, c Change, replay Replay) (Revis
 				return "", err
 			}
 		}
-		p, err := r.propose(ctx, c, head, author)
+		p, err := r.propose(ctx, c, head, author, with)
 		if err == nil {
 			err = r.backend.publish(ctx, p)
 		}
@@ -104,7 +108,7 @@ func (r *Repository) replay(ctx context.Context, dir string, head plumbing.Hash,
 
 // propose writes the blobs, the changed trees and the commit of c on top of
 // head. Everything else that head has stays as it is, bit by bit.
-func (r *Repository) propose(ctx context.Context, c Change, head plumbing.Hash, author Signature) (proposal, error) {
+func (r *Repository) propose(ctx context.Context, c Change, head plumbing.Hash, author Signature, with signer) (proposal, error) {
 	if err := c.validate(); err != nil {
 		return proposal{}, err
 	}
@@ -139,15 +143,18 @@ func (r *Repository) propose(ctx context.Context, c Change, head plumbing.Hash, 
 	if err := ed.verify(ctx, tree, dir); err != nil {
 		return proposal{}, err
 	}
-	return r.seal(c, proposal{old: head, author: author, change: c, files: ed.files}, ed, tree)
+	return r.seal(c, proposal{old: head, author: author, change: c, files: ed.files}, ed, tree, with)
 }
 
-// seal writes the commit object.
-func (r *Repository) seal(c Change, p proposal, ed editor, tree plumbing.Hash) (proposal, error) {
+// seal writes the commit object, signed where with is not nil.
+func (r *Repository) seal(c Change, p proposal, ed editor, tree plumbing.Hash, with signer) (proposal, error) {
 	sig := object.Signature{Name: p.author.Name, Email: p.author.Email, When: c.When}
 	commit := object.Commit{Author: sig, Committer: sig, Message: c.Message, TreeHash: tree}
 	if !p.old.IsZero() {
 		commit.ParentHashes = []plumbing.Hash{p.old}
+	}
+	if err := sign(&commit, with); err != nil {
+		return proposal{}, err
 	}
 	obj := r.store.NewEncodedObject()
 	if err := commit.Encode(obj); err != nil {

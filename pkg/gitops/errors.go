@@ -51,7 +51,7 @@ func (e *NotRepositoryError) Hint() string {
 	return "name the folder that holds .git, a bare repository, or the URL that 'git clone' takes"
 }
 
-const tokenHint = "set " + EnvToken + ", and " + EnvUsername + " where the server wants a name"
+const tokenHint = "set " + EnvToken + ", and " + EnvUsername + " where the server wants a name, or configure a credential helper for git"
 
 // AuthError says that the server wants credentials, or refused those it got.
 type AuthError struct {

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/filesystem"
@@ -58,6 +59,8 @@ type Options struct {
 	// Author is also the committer. Where it is zero, git's configuration
 	// decides when something is committed.
 	Author Signature
+	// Signing says what commits are signed with; zero: as git's configuration says.
+	Signing Signing
 	// Progress receives the server's own progress lines, escaped; may be nil.
 	Progress io.Writer
 }
@@ -69,6 +72,7 @@ type Repository struct {
 	backend backend
 	branch  plumbing.ReferenceName
 	author  Signature
+	signing Signing
 	url     string // without user information
 }
 
@@ -85,8 +89,9 @@ type backend interface {
 	// returns errOvertaken, and has changed nothing, where the branch is not
 	// at p.old.
 	publish(ctx context.Context, p proposal) error
-	// identity is the author that git's configuration names.
-	identity() (Signature, error)
+	// configuration is git's: the repository's own, if it is the user's, the
+	// user's and the system's, the strongest first.
+	configuration() ([]*config.Config, error)
 	close() error
 }
 
@@ -130,13 +135,16 @@ func (r *Repository) Head() (Revision, error) {
 func (r *Repository) Refresh(ctx context.Context) error { return r.backend.refresh(ctx) }
 
 // Check returns the error that Commit to dir would meet before it writes:
-// no author, a dirty folder, a diverged branch. It changes nothing.
+// no author, no key to sign with, a dirty folder, a diverged branch. It changes nothing.
 func (r *Repository) Check(ctx context.Context, dir string) error {
 	dir, err := cleanDir(dir)
 	if err != nil {
 		return err
 	}
 	if _, err := r.signature(); err != nil {
+		return err
+	}
+	if _, err := r.signer(); err != nil {
 		return err
 	}
 	head, err := r.backend.head()

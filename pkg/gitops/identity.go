@@ -16,10 +16,11 @@ func (r *Repository) Author() (Signature, error) { return r.signature() }
 func (r *Repository) signature() (Signature, error) {
 	s := r.author
 	if s == (Signature{}) {
-		var err error
-		if s, err = r.backend.identity(); err != nil {
+		scopes, err := r.backend.configuration()
+		if err != nil {
 			return s, err
 		}
+		s = configuredIdentity(scopes)
 	}
 	switch {
 	case s.Name == "" && s.Email == "":
@@ -34,10 +35,9 @@ func (r *Repository) signature() (Signature, error) {
 	return Signature{strings.TrimSpace(s.Name), strings.TrimSpace(s.Email)}, nil
 }
 
-// configuredIdentity looks into the repository's configuration (may be nil),
-// the user's and the system's, in this order. Files that they include are not
-// read.
-func configuredIdentity(repository *config.Config) (Signature, error) {
+// configuration is the repository's (may be nil), the user's and the system's, in
+// this order. Files that they include are not read.
+func configuration(repository *config.Config) ([]*config.Config, error) {
 	scopes := []*config.Config{}
 	if repository != nil {
 		scopes = append(scopes, repository)
@@ -45,10 +45,14 @@ func configuredIdentity(repository *config.Config) (Signature, error) {
 	for _, scope := range []config.Scope{config.GlobalScope, config.SystemScope} {
 		cfg, err := config.LoadConfig(scope)
 		if err != nil {
-			return Signature{}, fmt.Errorf("read git configuration: %w", err)
+			return nil, fmt.Errorf("read git configuration: %w", err)
 		}
 		scopes = append(scopes, cfg)
 	}
+	return scopes, nil
+}
+
+func configuredIdentity(scopes []*config.Config) Signature {
 	var s Signature
 	for _, cfg := range scopes {
 		for _, name := range []string{cfg.Author.Name, cfg.User.Name} {
@@ -62,5 +66,5 @@ func configuredIdentity(repository *config.Config) (Signature, error) {
 			}
 		}
 	}
-	return s, nil
+	return s
 }

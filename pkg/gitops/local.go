@@ -53,7 +53,7 @@ func openLocal(path string, o Options) (*Repository, error) {
 	if err := l.chooseBranch(o.Branch); err != nil {
 		return nil, err
 	}
-	return &Repository{store: l.store, backend: l, branch: l.branch, author: o.Author, url: path}, nil
+	return &Repository{store: l.store, backend: l, branch: l.branch, author: o.Author, signing: o.Signing, url: path}, nil
 }
 
 // locate finds the parts of a repository below path, which is a bare
@@ -147,12 +147,12 @@ func (l *local) refresh(ctx context.Context) error { return ctx.Err() }
 
 func (l *local) close() error { return nil }
 
-func (l *local) identity() (Signature, error) {
+func (l *local) configuration() ([]*config.Config, error) {
 	cfg, err := l.store.Config()
 	if err != nil {
-		return Signature{}, fmt.Errorf("read repository configuration: %w", err)
+		return nil, fmt.Errorf("read repository configuration: %w", err)
 	}
-	return configuredIdentity(cfg)
+	return configuration(cfg)
 }
 
 func (l *local) check(ctx context.Context, dir string, head plumbing.Hash) error {

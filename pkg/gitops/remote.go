@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-git/go-billy/v5/osfs"
+	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
@@ -37,6 +38,7 @@ type remote struct {
 	tip      plumbing.Hash // what a commit is made on: at, or below review
 	review   *review       // nil: commits go to branch
 	progress io.Writer
+	asked    bool // the credential helpers
 }
 
 func openRemote(ctx context.Context, ep *transport.Endpoint, o Options) (_ *Repository, err error) {
@@ -66,12 +68,12 @@ func openRemote(ctx context.Context, ep *transport.Endpoint, o Options) (_ *Repo
 	if err = m.refresh(ctx); err != nil {
 		return nil, err
 	}
-	return &Repository{store: m.store, backend: m, branch: m.branch, author: o.Author, url: m.url}, nil
+	return &Repository{store: m.store, backend: m, branch: m.branch, author: o.Author, signing: o.Signing, url: m.url}, nil
 }
 
 func (m *remote) head() (plumbing.Hash, error) { return m.tip, nil }
 
-func (m *remote) identity() (Signature, error) { return configuredIdentity(nil) }
+func (m *remote) configuration() ([]*config.Config, error) { return configuration(nil) }
 
 func (m *remote) check(ctx context.Context, _ string, _ plumbing.Hash) error { return ctx.Err() }
 
@@ -79,6 +81,14 @@ func (m *remote) close() error { return os.RemoveAll(m.dir) }
 
 // refresh fetches what the branch has and the clone lacks.
 func (m *remote) refresh(ctx context.Context) error {
+	err := m.refreshOnce(ctx)
+	if m.askHelpers(ctx, &err) {
+		err = m.refreshOnce(ctx)
+	}
+	return err
+}
+
+func (m *remote) refreshOnce(ctx context.Context) error {
 	s, err := session(ctx, func() (transport.UploadPackSession, error) {
 		return m.client.NewUploadPackSession(m.endpoint, m.auth)
 	})
@@ -191,6 +201,14 @@ func (m *remote) fetch(ctx context.Context, s transport.UploadPackSession, ar *p
 // publish pushes the objects and asks the server to move the branch from p.old
 // to p.new, which it does or does not do.
 func (m *remote) publish(ctx context.Context, p proposal) error {
+	err := m.publishOnce(ctx, p)
+	if m.askHelpers(ctx, &err) {
+		err = m.publishOnce(ctx, p)
+	}
+	return err
+}
+
+func (m *remote) publishOnce(ctx context.Context, p proposal) error {
 	s, err := session(ctx, func() (transport.ReceivePackSession, error) {
 		return m.client.NewReceivePackSession(m.endpoint, m.auth)
 	})

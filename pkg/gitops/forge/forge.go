@@ -251,6 +251,10 @@ func (f *Forge) Offer(ctx context.Context, d Draft) (r Request, created bool, no
 	case open == nil:
 		created = true
 		if r, err = f.api.create(ctx, d); err != nil {
+			// Somebody else may have opened it since it was looked for.
+			if open, again := f.Find(ctx, d.Branch, d.Base); again == nil && open != nil {
+				return f.Offer(ctx, d)
+			}
 			return r, false, nil, fmt.Errorf("open a pull request for %s: %w", d.Branch, err)
 		}
 	case open.Title == d.Title && same(open.Body, d.Body):
