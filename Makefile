@@ -120,6 +120,17 @@ demo: setup build kubectl ## Learn, attack, promote and roll back a shop on a re
 e2e: setup build kubectl ## Test everything on a real cluster (Debian, root)
 	AUTOPOLICY_E2E=1 AUTOPOLICY_CLUSTER=1 $(GOTEST) . -count=1 -timeout=30m ./tests/e2e/... -- tests/cluster -count=1 -timeout=30m .
 
+# Gitea is a module of its own, with its templates in the module's folder. It
+# needs cgo for sqlite; its first build takes 8 CPU-minutes.
+.PHONY: gitea
+gitea: setup
+	CGO_ENABLED=1 nice go -C tests/forge/gitea build -tags 'sqlite sqlite_unlock_notify' -ldflags '-s -w' -o $(CURDIR)/bin/gitea code.gitea.io/gitea
+
+.PHONY: e2e-gitops
+e2e-gitops: build-plugin gitea ## Test pull requests on a real Gitea, over HTTP and SSH
+	AUTOPOLICY_GITEA=$(CURDIR)/bin/gitea AUTOPOLICY_GITEA_STATIC=$$(go -C tests/forge/gitea list -m -f '{{.Dir}}' code.gitea.io/gitea) \
+		$(GOTEST) . -count=1 -timeout=15m ./tests/forge
+
 .PHONY: kernel-test
 kernel-test: ## Find the planted facts on Debian's kernels in QEMU and on this one (Debian, root); KERNELS="6.12 host" FAMILIES="best kprobe"
 	@tests/tools/setup kernel

@@ -93,7 +93,8 @@ func (o *discoverOptions) run(ctx context.Context) error {
 	if err := o.repository.merge(s.config); err != nil {
 		return err
 	}
-	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, s.review(o.repository, string(policy.Audit)))
+	delivery := s.review(&o.repository, string(policy.Audit))
+	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, delivery)
 	if err != nil {
 		return err
 	}

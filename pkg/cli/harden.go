@@ -97,7 +97,8 @@ func (o *hardenOptions) run(ctx context.Context, args []string) error {
 	if err := o.repository.merge(s.config); err != nil {
 		return err
 	}
-	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, s.review(o.repository, "harden"))
+	delivery := s.review(&o.repository, "harden")
+	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, delivery)
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,8 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 	if err := o.repository.merge(s.config); err != nil {
 		return err
 	}
-	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, s.review(o.repository, string(stage)))
+	delivery := s.review(&o.repository, string(stage))
+	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, delivery)
 	if err != nil {
 		return err
 	}

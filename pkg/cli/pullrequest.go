@@ -106,7 +106,10 @@ type review struct {
 }
 
 // review decides between a pull request, named for stage, and a push.
-func (s *setup) review(f repositoryFlags, stage string) *review {
+func (s *setup) review(f *repositoryFlags, stage string) *review {
+	if s.delivery.kind != "" {
+		f.forge = s.delivery.kind // its token is git's as well
+	}
 	_, known := forge.Detect(f.url)
 	if s.delivery.push || !s.delivery.request && !known && s.delivery.kind == "" {
 		return nil
@@ -148,7 +151,7 @@ func (v *review) propose(ctx context.Context, r *gitops.Repository, dir string) 
 		v.request = *open
 	}
 	return r.Propose(ctx, gitops.Review{
-		Branch: v.branch, Dir: dir, Open: open != nil,
+		Branch: v.branch, Dir: dir, Open: open != nil, Base: "Autopolicy-Base",
 		Ours: func(e gitops.LogEntry) bool { return e.Trailer(rollout.TrailerNamespace) == v.namespace },
 	})
 }

@@ -34,9 +34,6 @@ func (a *app) open(ctx context.Context, f repositoryFlags, namespace string, wri
 // openFor is open for a command whose changes v brings to the branch, nil for a
 // push.
 func (a *app) openFor(ctx context.Context, f repositoryFlags, namespace string, write bool, v *review) (*folder, error) {
-	if v != nil && v.flags.kind != "" {
-		f.forge = v.flags.kind
-	}
 	repository, err := gitops.Open(ctx, f.options())
 	if err != nil {
 		return nil, fmt.Errorf("open repository: %w", err)

@@ -50,7 +50,8 @@ func (o *rollbackOptions) run(ctx context.Context) error {
 	if err := o.repository.merge(s.config); err != nil {
 		return err
 	}
-	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, s.review(o.repository, "rollback"))
+	delivery := s.review(&o.repository, "rollback")
+	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, delivery)
 	if err != nil {
 		return err
 	}

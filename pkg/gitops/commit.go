@@ -149,7 +149,7 @@ func (r *Repository) propose(ctx context.Context, c Change, head plumbing.Hash, 
 // seal writes the commit object, signed where with is not nil.
 func (r *Repository) seal(c Change, p proposal, ed editor, tree plumbing.Hash, with signer) (proposal, error) {
 	sig := object.Signature{Name: p.author.Name, Email: p.author.Email, When: c.When}
-	commit := object.Commit{Author: sig, Committer: sig, Message: c.Message, TreeHash: tree}
+	commit := object.Commit{Author: sig, Committer: sig, Message: r.messageOf(c, p.old), TreeHash: tree}
 	if !p.old.IsZero() {
 		commit.ParentHashes = []plumbing.Hash{p.old}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
@@ -19,6 +20,10 @@ type Review struct {
 	// Open says that the branch is being reviewed. Then what it has is built
 	// upon; else it is begun anew from the branch that is read.
 	Open bool
+	// Base is the trailer by which the first commit of the branch names the commit
+	// that it was begun from: should the branch that is read be forced, what is
+	// below is known not to be of the review.
+	Base string
 	// Ours tells this program's commits from others'. A branch that holds
 	// anybody else's is not forced.
 	Ours func(LogEntry) bool
@@ -140,6 +145,9 @@ func (m *remote) onlyOurs(at, offered plumbing.Hash) error {
 		if err != nil || parent == nil {
 			return err // the branch has a history of its own, all of it ours
 		}
+		if m.review.Base != "" && entryOf(c).Trailer(m.review.Base) == parent.Hash.String() {
+			return nil
+		}
 		h = parent.Hash
 	}
 }
@@ -151,6 +159,20 @@ func (r *Repository) Leave(ctx context.Context) error {
 		m.review = nil
 	}
 	return r.backend.refresh(ctx)
+}
+
+// messageOf is a commit's message: the change's own, with the trailer of the first
+// commit of a branch for review.
+func (r *Repository) messageOf(c Change, head plumbing.Hash) string {
+	m, ok := r.backend.(*remote)
+	if !ok || m.review == nil || m.review.Base == "" || head != m.at {
+		return c.Message
+	}
+	message := strings.TrimRight(c.Message, "\n")
+	if len(parseTrailers(message)) == 0 {
+		message += "\n"
+	}
+	return message + "\n" + m.review.Base + ": " + head.String() + "\n"
 }
 
 // Offered returns what the branch for review changes of the folder, and what the

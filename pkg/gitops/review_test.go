@@ -22,14 +22,19 @@ func reviewed(t *testing.T, before func(http.ResponseWriter, *http.Request) bool
 	t.Helper()
 	dir := sandbox(t)
 	repo = bare(t, filepath.Join(dir, "repo.git"))
-	commit(t, open(t, gitops.Options{URL: repo}), map[string]string{"stage": "audit", "other": "1"})
+	r := open(t, gitops.Options{URL: repo})
+	c := change(t, r, map[string]string{"stage": "audit", "other": "1"})
+	c.Message = "By a person\n"
+	if _, err := r.Commit(t.Context(), c, nil); err != nil {
+		t.Fatal(err)
+	}
 	return repo, gitServer(t, dir, before).URL + "/repo.git"
 }
 
 func propose(t *testing.T, url string, open_ bool) *gitops.Repository {
 	t.Helper()
 	r := open(t, gitops.Options{URL: url})
-	if err := r.Propose(t.Context(), gitops.Review{Branch: forReview, Dir: "autopolicy/shop", Open: open_, Ours: ours}); err != nil {
+	if err := r.Propose(t.Context(), gitops.Review{Branch: forReview, Dir: "autopolicy/shop", Open: open_, Base: "Autopolicy-Base", Ours: ours}); err != nil {
 		t.Fatal(err)
 	}
 	return r
