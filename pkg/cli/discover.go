@@ -28,6 +28,7 @@ type discoverOptions struct {
 	entered    bool
 	restart    restartFlags
 	printOnly  bool
+	seccomp    string
 }
 
 func (a *app) discover() *cobra.Command {
@@ -71,6 +72,7 @@ first, and needs --yes where there is no terminal.
 	flags.BoolVar(&o.relearn, "relearn", false, "let workloads in stage deny learn too: what they newly did is allowed at once")
 	flags.BoolVar(&o.overwrite, "overwrite", false, "replace generated files that people have edited")
 	flags.BoolVar(&o.entered, "include-exec", false, "learn also from processes that entered a container from outside, such as by kubectl exec")
+	flags.StringVar(&o.seccomp, "seccomp", "", "form of seccomp profiles: file, or spo for objects of the Security Profiles Operator (default what the repository has, else file)")
 	flags.BoolVar(&o.printOnly, "print-only", false, "print the collector's objects and do nothing")
 	return c
 }
@@ -78,6 +80,9 @@ first, and needs --yes where there is no terminal.
 func (o *discoverOptions) run(ctx context.Context) error {
 	s, err := o.setup(&o.observer, &o.decision, &o.output)
 	if err != nil {
+		return err
+	}
+	if _, err := seccompForm(o.seccomp, nil); err != nil {
 		return err
 	}
 	s.entered = o.entered
@@ -104,6 +109,11 @@ func (o *discoverOptions) run(ctx context.Context) error {
 			return err
 		}
 	}
+	form, err := seccompForm(o.seccomp, f.tree)
+	if err != nil {
+		return err
+	}
+	s.engines = formed(s.engines, form)
 	profiles, err := o.observe(ctx, s)
 	if err != nil {
 		return err
@@ -170,6 +180,7 @@ type outcome struct {
 	// Observation is what was decided by; none for a plan that needed none.
 	Observation *observation      `json:"observation,omitempty"`
 	Workloads   []outcomeWorkload `json:"workloads"`
+	PodSecurity *podSecurity      `json:"podSecurity,omitempty"`
 	Reasons     []string          `json:"reasons,omitempty"`
 	Notes       []string          `json:"notes,omitempty"`
 	Diff        string            `json:"diff,omitempty"`
@@ -189,7 +200,8 @@ type outcomeWorkload struct {
 }
 
 func report(namespace string, plan rollout.Plan) outcome {
-	r := outcome{Namespace: namespace, Reasons: plan.Reasons, Files: slices.Sorted(maps.Keys(plan.Files)), Workloads: []outcomeWorkload{}}
+	r := outcome{Namespace: namespace, Reasons: plan.Reasons, Files: slices.Sorted(maps.Keys(plan.Files)), Workloads: []outcomeWorkload{},
+		PodSecurity: podSecurityOf(coverages(plan))}
 	for _, n := range plan.Notes {
 		r.Notes = append(r.Notes, noteText(n))
 	}
@@ -203,6 +215,17 @@ func report(namespace string, plan rollout.Plan) outcome {
 		r.Workloads = append(r.Workloads, outcomeWorkload{w.Workload.String(), w.Stage, w.Change, w.Facts, w.Rules, w.Coverage, short, w.Entered, suspicionReports(w.Suspicions)})
 	}
 	return r
+}
+
+// coverages are those of the observed workloads of a plan, by name.
+func coverages(plan rollout.Plan) map[string][]behavior.Coverage {
+	all := map[string][]behavior.Coverage{}
+	for _, w := range plan.Summary {
+		if len(w.Coverage) > 0 {
+			all[w.Workload.String()] = slices.Collect(maps.Values(w.Coverage))
+		}
+	}
+	return all
 }
 
 // show prints the table of a plan and what a person has to know beside it.
@@ -223,6 +246,7 @@ func (a *app) show(plan rollout.Plan, wide bool) error {
 		}
 	}
 	missed.print(a.Out, "coverage")
+	podSecurityOf(coverages(plan)).print(a.Out)
 	for _, w := range plan.Summary {
 		if w.Entered > 0 {
 			fmt.Fprintf(a.Out, "left out: %s: %s of processes that entered its containers from outside, such as by kubectl exec (--include-exec learns them)\n",

@@ -102,11 +102,12 @@ func (o *explainOptions) run(ctx context.Context, arg string) error {
 
 // workloadReport is a workload in the form that programs read.
 type workloadReport struct {
-	Namespace string       `json:"namespace"`
-	Workload  string       `json:"workload"`
-	Stage     policy.Stage `json:"stage"`
-	Rules     []ruleReport `json:"rules"`
-	Notes     []string     `json:"notes,omitempty"`
+	Namespace   string       `json:"namespace"`
+	Workload    string       `json:"workload"`
+	Stage       policy.Stage `json:"stage"`
+	Rules       []ruleReport `json:"rules"`
+	PodSecurity *podSecurity `json:"podSecurity,omitempty"`
+	Notes       []string     `json:"notes,omitempty"`
 }
 
 // ruleReport is a rule in the form that programs read.
@@ -133,6 +134,7 @@ type factReport struct {
 
 func explanation(x rollout.Explanation) workloadReport {
 	all := workloadReport{Namespace: x.Workload.Namespace, Workload: x.Workload.String(), Stage: x.Stage, Rules: []ruleReport{}}
+	all.PodSecurity = podSecurityOf(map[string][]behavior.Coverage{all.Workload: slices.Collect(maps.Values(x.Set.Coverage))})
 	for _, n := range x.Set.Notes {
 		all.Notes = append(all.Notes, noteText(rollout.Note{Note: n}))
 	}
@@ -186,6 +188,7 @@ func (o *explainOptions) print(x rollout.Explanation) error {
 	if err := table(o.Out, headings, rows); err != nil {
 		return err
 	}
+	all.PodSecurity.print(o.Out)
 	for _, n := range all.Notes {
 		fmt.Fprintln(o.Out, "note: "+printable(n))
 	}

@@ -66,6 +66,7 @@ func (r statusReport) print(w io.Writer, wide bool, curve []rune) error {
 		return err
 	}
 	r.printBelow(w, wide)
+	r.PodSecurity.print(w)
 	return nil
 }
 

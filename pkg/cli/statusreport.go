@@ -18,8 +18,9 @@ type statusReport struct {
 	Live      liveStatus   `json:"live"`
 	Synced    syncedStatus `json:"synced"`
 	// Drift is what is in the cluster or in git and was not generated.
-	Drift     []string         `json:"drift,omitempty"`
-	Workloads []workloadStatus `json:"workloads"`
+	Drift       []string         `json:"drift,omitempty"`
+	Workloads   []workloadStatus `json:"workloads"`
+	PodSecurity *podSecurity     `json:"podSecurity,omitempty"`
 }
 
 // gitStatus is where the committed evidence is from.
@@ -118,7 +119,11 @@ type lossStatus struct {
 const curvePoints = 16
 
 func (r *statusReport) add(list []rollout.Status) {
+	coverages := map[string][]behavior.Coverage{}
 	for _, s := range list {
+		for _, c := range s.Containers {
+			coverages[s.Workload.String()] = append(coverages[s.Workload.String()], c.Profile.Coverage)
+		}
 		w := workloadStatus{Workload: s.Workload.String(), Stage: s.Stage, Since: s.Since, By: s.By, Next: s.Next,
 			Obstacles: filled(s.Obstacles), Advice: filled(s.Advice), Containers: []containerStatus{}}
 		for _, g := range s.Gates {
@@ -129,6 +134,7 @@ func (r *statusReport) add(list []rollout.Status) {
 		}
 		r.Workloads = append(r.Workloads, w)
 	}
+	r.PodSecurity = podSecurityOf(coverages)
 }
 
 func filled(list []string) []string {

@@ -211,7 +211,7 @@ func (h *hardening) filter(c *change, cover behavior.Coverage) {
 	if c.spec.Security.Seccomp != nil || h.spec.Security.Seccomp != nil {
 		return
 	}
-	if !watched(cover, behavior.Syscall) {
+	if !watched(cover, behavior.Syscall) || len(h.set.Of(c.spec.Name, behavior.Syscall)) == 0 {
 		h.note(c.spec.Name, "its system calls were not observed, so that it gets no seccomp profile")
 		return
 	}

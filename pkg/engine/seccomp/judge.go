@@ -12,8 +12,12 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
 )
 
-// judge holds the profiles by workload slug and container.
-type judge map[target]rules
+// judge holds the profiles: the files by workload slug and container, the
+// operator's objects by their names.
+type judge struct {
+	files   map[target]rules
+	objects map[string]rules
+}
 
 type target struct{ slug, container string }
 
@@ -31,10 +35,11 @@ type verdict struct {
 	conditional bool
 }
 
-// Parse implements engine.Engine. It takes the files named as FileName names them
-// and passes over everything else.
+// Parse implements engine.Engine. It takes the files named as FileName names them,
+// and the objects of the Security Profiles Operator, and passes over everything
+// else. A container that has both is judged by the object.
 func (Engine) Parse(objects []engine.Object) (engine.Judge, error) {
-	j := judge{}
+	j := judge{files: map[target]rules{}}
 	for _, o := range objects {
 		container, ok := containerOf(o.File)
 		if !ok || o.Workload == "" {
@@ -46,9 +51,11 @@ func (Engine) Parse(objects []engine.Object) (engine.Judge, error) {
 			return nil, &engine.InvalidError{Object: name, Reason: behavior.Escape(err.Error())}
 		}
 		r.object = name
-		j[target{o.Workload, container}] = r
+		j.files[target{o.Workload, container}] = r
 	}
-	return j, nil
+	var err error
+	j.objects, err = byName(objects)
+	return j, err
 }
 
 // decode reads a profile strictly, and refuses what a runtime would refuse.
@@ -100,7 +107,10 @@ func decode(data []byte) (rules, error) {
 // reason says so. A call of the runtime is judged like any other: the filter
 // holds for it, too.
 func (j judge) Judge(s engine.Subject, f behavior.Fact) engine.Verdict {
-	r, ok := j[target{s.Workload.Slug(), s.Container}]
+	r, ok := j.objects[engine.SeccompObject(s.Workload, s.Container)]
+	if !ok {
+		r, ok = j.files[target{s.Workload.Slug(), s.Container}]
+	}
 	if !ok || f.Kind != behavior.Syscall {
 		return engine.Verdict{}
 	}

@@ -38,6 +38,8 @@ type Engine struct {
 	// audit log, for runc before 1.2 and crun before 0.12, which refuse to start a
 	// container with it.
 	WithoutLog bool
+	// Operator makes objects of the Security Profiles Operator instead of files.
+	Operator bool
 }
 
 // Name implements engine.Engine.
@@ -73,8 +75,10 @@ type syscall struct {
 	Args     []json.RawMessage `json:"args,omitempty"`
 }
 
-// Render implements engine.Engine. It makes no object for the cluster: a pod
-// names its profile, and the profile's file has to be on the node.
+// Render implements engine.Engine. Without Operator it makes no object for the
+// cluster: a pod names its profile, and the profile's file has to be on the node. A
+// profile that denies is made only for a container whose start was observed, since
+// it is in force before the container's first program.
 func (e Engine) Render(s policy.Set) (engine.Rendered, error) {
 	var rendered engine.Rendered
 	for _, container := range s.Containers {
@@ -83,15 +87,28 @@ func (e Engine) Render(s policy.Set) (engine.Rendered, error) {
 		if len(names) == 0 {
 			continue
 		}
-		names = slices.Concat(names, base(), everyday())
-		slices.Sort(names)
 		p := profile{
 			DefaultAction: actLog,
 			Architectures: architectures(arches),
-			Syscalls:      []syscall{{Names: slices.Compact(names), Action: actAllow}},
+			Syscalls:      []syscall{{Names: sortedCalls(names), Action: actAllow}},
+		}
+		started := s.Coverage[container].Starts() > 0
+		if !started {
+			rendered.Notes = append(rendered.Notes, unseenStart(container))
+		}
+		if e.Operator {
+			if started {
+				if err := e.object(&rendered, s.Workload, container, p); err != nil {
+					return engine.Rendered{}, err
+				}
+			}
+			continue
 		}
 		if err := put(&rendered, policy.Audit, container, p); err != nil {
 			return engine.Rendered{}, err
+		}
+		if !started {
+			continue
 		}
 		errno := uint(eperm)
 		p.DefaultAction, p.DefaultErrnoRet = actErrno, &errno
@@ -102,12 +119,12 @@ func (e Engine) Render(s policy.Set) (engine.Rendered, error) {
 			return engine.Rendered{}, err
 		}
 	}
-	if len(rendered.Stage) > 0 && !e.WithoutLog {
+	if len(rendered.Stage)+len(rendered.Base) > 0 && !e.WithoutLog {
 		rendered.Notes = append(rendered.Notes, policy.Note{Engine: Name,
 			Text: "in stage deny a refused call is logged, which takes runc 1.2 or crun 0.12; an older one does not start the container"})
 	}
 	slices.SortFunc(rendered.Notes, engine.CompareNotes)
-	if len(rendered.Stage) == 0 && len(rendered.Notes) == 0 {
+	if len(rendered.Stage)+len(rendered.Base) == 0 && len(rendered.Notes) == 0 {
 		return engine.Rendered{}, engine.ErrNoEvidence
 	}
 	return rendered, nil

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/seccomp"
@@ -35,7 +37,8 @@ func call(arch string, names ...string) []behavior.Fact {
 
 func learnt(t testing.TB, container string, facts ...behavior.Fact) policy.Set {
 	t.Helper()
-	p := behavior.Profile{Subject: behavior.Subject{Workload: web.Workload, Container: container}, Labels: "app=web"}
+	p := behavior.Profile{Subject: behavior.Subject{Workload: web.Workload, Container: container}, Labels: "app=web",
+		Coverage: behavior.Coverage{Pods: map[string]behavior.PodCoverage{"web-1": {Start: true}}}}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, f := range facts {
 		p.Add(f, behavior.Evidence{First: at, Last: at, Pods: map[string]uint64{"web-1": 1}})
@@ -259,5 +262,62 @@ func TestEverydayCallsAreAllowedAndAttacksAreNot(t *testing.T) {
 		if v := judge.Judge(web, f); v.Decision != engine.Denied {
 			t.Errorf("%s: %s", f, v.Decision)
 		}
+	}
+}
+
+func TestAContainerWhoseStartWasNotSeenGetsNoProfileThatDenies(t *testing.T) {
+	set := learnt(t, "web", call("amd64", "read")...)
+	set.Coverage = nil
+	for _, e := range []seccomp.Engine{{}, {Operator: true}} {
+		rendered, err := e.Render(set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(rendered.Stage[policy.Deny]) > 0 || len(rendered.Base) > 0 || (len(rendered.Stage[policy.Audit]) > 0) == e.Operator {
+			t.Errorf("%+v: %+v", e, rendered)
+		}
+		if !slices.ContainsFunc(rendered.Notes, func(n policy.Note) bool { return strings.Contains(n.Text, "its start was not observed") }) {
+			t.Errorf("no note says why: %v", rendered.Notes)
+		}
+	}
+}
+
+func TestAnObjectOfTheOperatorHoldsWhatAFileDoes(t *testing.T) {
+	set := learnt(t, "web", call("amd64", "accept4")...)
+	rendered, err := seccomp.Engine{Operator: true}.Render(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := yaml.YAMLToJSON(rendered.Base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "autopolicy-shop-deployment-web-web"
+	object := engine.Object{APIVersion: "security-profiles-operator.x-k8s.io/v1", Kind: "SeccompProfile", Name: name, JSON: data}
+	if !bytes.Contains(data, []byte(`"name":"`+name+`"`)) || len(rendered.Stage) > 0 {
+		t.Errorf("%s", data)
+	}
+	audited := object
+	audited.JSON = bytes.Replace(data, []byte("SCMP_ACT_ERRNO"), []byte("SCMP_ACT_LOG"), 1)
+	for _, tt := range []struct {
+		name   string
+		object engine.Object
+		call   string
+		want   engine.Decision
+	}{
+		{"what was seen", object, "accept4", engine.Allowed},
+		{"what the runtime calls", object, "openat2", engine.Allowed},
+		{"what was not seen", object, "mount", engine.Denied},
+		{"what was not seen, in audit", audited, "mount", engine.Allowed},
+	} {
+		if v := parse(t, tt.object).Judge(web, call("amd64", tt.call)[0]); v.Decision != tt.want {
+			t.Errorf("%s: %s (%s)", tt.name, v.Decision, v.Reason)
+		}
+	}
+	based := object
+	based.JSON = bytes.Replace(data, []byte(`"spec":{`), []byte(`"spec":{"baseProfileName":"runc-v1.4",`), 1)
+	var invalid *engine.InvalidError
+	if _, err := (seccomp.Engine{}).Parse([]engine.Object{based}); !errors.As(err, &invalid) {
+		t.Errorf("a profile whose base is elsewhere: %v", err)
 	}
 }
