@@ -44,7 +44,7 @@ func TestTheFormOfSeccompProfilesStaysWhatItIs(t *testing.T) {
 	if _, err := seccompForm("crd", nil); err == nil {
 		t.Error("another form is taken")
 	}
-	for _, e := range formed(engines(), "spo") {
+	for _, e := range formed(engines(false), "spo") {
 		if e == (seccomp.Engine{}) || e == (podsecurity.Engine{}) {
 			t.Errorf("%s does not write for the operator", e.Name())
 		}
