@@ -84,6 +84,8 @@ func advice(err error) string {
 		return "correct the file and commit it, or take back the commit that made it so ('git log -p' shows which)"
 	case errors.As(err, &unknown):
 		return "name one that has, or learn it with 'kubectl autopolicy discover'; -n names another namespace"
+	case errors.Is(err, rollout.ErrNoneChosen):
+		return "'kubectl autopolicy status' lists the workloads; their waves are in rollout.yaml, their labels are those of their pods"
 	case errors.As(err, &first):
 		return "there is no promotion to take back; -n names another namespace"
 	case errors.Is(err, rollout.ErrNothingObserved):

@@ -23,6 +23,7 @@ type promoteOptions struct {
 	decision   decisionFlags
 	output     outputFlag
 	sync       syncFlags
+	waves      waveFlags
 	to         string
 	force      string
 	soak       time.Duration
@@ -54,6 +55,10 @@ pull request, it first waits as long for the merge.
 		Example: `  # Enforce the policies of every workload in namespace shop
   kubectl autopolicy promote -n shop --to=deny
 
+  # A quarter of the workloads now, and what the schedule in rollout.yaml says later
+  kubectl autopolicy promote -n shop --to=deny --percent 25
+  kubectl autopolicy promote -A --scheduled
+
   # Only those of one workload, judged against an hour of behaviour
   kubectl autopolicy promote -n shop deploy/web --to=deny --duration 1h`,
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), args) },
@@ -65,6 +70,7 @@ pull request, it first waits as long for the merge.
 	o.output.add(c, "wide", "json", "yaml")
 	c.Flags().StringVar(&o.to, "to", "", "stage to begin: audit or deny (required)")
 	o.sync.add(c.Flags())
+	o.waves.add(c.Flags())
 	o.flags = c.Flags()
 	c.Flags().DurationVar(&o.soak, "soak", 0, "how long the cluster must have run the policies at stage audit, where rollout.yaml does not ask for longer (default 24h where Argo CD or Flux applies them)")
 	c.Flags().StringVar(&o.force, "force", "", "promote in spite of the gate, for this reason; it is committed")
@@ -74,6 +80,9 @@ pull request, it first waits as long for the merge.
 }
 
 func (o *promoteOptions) run(ctx context.Context, args []string) error {
+	if o.to == "" && o.waves.scheduled {
+		o.to = string(policy.Deny)
+	}
 	if o.to == "" {
 		return hinted(errors.New("no stage named"), "give --to=deny, or --to=audit")
 	}
@@ -81,29 +90,43 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 	if err != nil || stage == policy.Observe {
 		return fmt.Errorf("--to=%s: want audit or deny", o.to)
 	}
+	if o.waves.scheduled && stage != policy.Deny {
+		return fmt.Errorf("--to=%s: the schedule is about deny", o.to)
+	}
 	s, err := o.setup(&o.observer, &o.decision, &o.output)
 	if err != nil {
 		return err
 	}
-	if err := o.complete(s.config); err != nil {
+	if err := errors.Join(o.complete(s.config), o.waves.validate(o.flags, args)); err != nil {
 		return err
 	}
-	opts := rollout.PromoteOptions{To: stage, Force: o.force}
-	if o.flags.Changed("soak") {
-		opts.Soak = &o.soak
-	}
+	var named []string
 	for _, arg := range args {
 		w, err := parseWorkload(s.namespace, arg)
 		if err != nil {
 			return err
 		}
-		opts.Workloads = append(opts.Workloads, w.Slug())
+		named = append(named, w.Slug())
 	}
 	if err := o.repository.merge(s.config); err != nil {
 		return err
 	}
-	delivery := s.review(&o.repository, string(stage))
-	f, err := o.openFor(ctx, o.repository, s.namespace, !o.decision.dryRun, delivery)
+	names, err := o.waves.namespaces(ctx, o.repository, s)
+	if err != nil {
+		return err
+	}
+	return o.waves.each(names, s, func(s *setup) error { return o.promote(ctx, s, stage, named) })
+}
+
+// promote brings workloads of one namespace to a stage.
+func (o *promoteOptions) promote(ctx context.Context, s *setup, stage policy.Stage, named []string) error {
+	opts := rollout.PromoteOptions{To: stage, Force: o.force}
+	if o.flags.Changed("soak") {
+		opts.Soak = &o.soak
+	}
+	repository := o.repository // which review changes, for this namespace
+	delivery := s.review(&repository, string(stage))
+	f, err := o.openFor(ctx, repository, s.namespace, !o.decision.dryRun, delivery)
 	if err != nil {
 		return err
 	}
@@ -111,13 +134,23 @@ func (o *promoteOptions) run(ctx context.Context, args []string) error {
 	if err := f.learned(s); err != nil {
 		return err
 	}
+	if err := f.usable(s); err != nil {
+		return err
+	}
+	watch, noCluster := s.watcher(o.sync.by)
+	if noCluster != nil && o.waves.scheduled {
+		return noCluster
+	}
+	var done bool
+	if opts.Workloads, done, err = o.waves.choose(ctx, s, f, watch, named); err != nil || done {
+		return f.blame(err)
+	}
 	already, err := o.foresee(s, f, opts)
 	if err != nil {
 		return err
 	}
-	watch, err := s.watcher(o.sync.by)
-	if err != nil && (!already || o.decision.delivery.wait > 0) {
-		return err
+	if noCluster != nil && (!already || o.decision.delivery.wait > 0) {
+		return noCluster
 	}
 	var profiles behavior.Profiles
 	var runs *rollout.Synced
@@ -173,17 +206,7 @@ func (o *promoteOptions) complete(c config) error {
 // await waits until the cluster runs what was committed. That it does not is said
 // with the exit code of "not yet".
 func (o *promoteOptions) await(ctx context.Context, s *setup, f *folder, w *watcher, opts rollout.PromoteOptions) error {
-	slugs := opts.Workloads
-	if len(slugs) == 0 {
-		all, err := rollout.Workloads(s.input(f.tree, nil, f))
-		if err != nil {
-			return err
-		}
-		for _, each := range all {
-			slugs = append(slugs, each.Slug())
-		}
-	}
-	err := w.await(ctx, s, f, o.decision.delivery.wait, slugs, opts.To)
+	err := w.await(ctx, s, f, o.decision.delivery.wait, opts.Workloads, opts.To)
 	var late *notSyncedError
 	if errors.As(err, &late) {
 		fmt.Fprintln(o.ErrOut, "not yet: "+printable(late.Error()))
@@ -192,12 +215,9 @@ func (o *promoteOptions) await(ctx context.Context, s *setup, f *folder, w *watc
 	return err
 }
 
-// foresee finds what no observation would change: a tree that cannot be used, a
-// workload that it does not have, or that everything is at the stage already.
+// foresee finds what no observation would change: that everything is at the stage
+// already, or a reason that is an error.
 func (o *promoteOptions) foresee(s *setup, f *folder, opts rollout.PromoteOptions) (already bool, err error) {
-	if err := f.usable(s); err != nil {
-		return false, err
-	}
 	plan, _, err := rollout.Promote(s.input(f.tree, nil, f), opts)
 	var notYet *rollout.NotYetError
 	if errors.As(err, &notYet) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -159,7 +158,7 @@ func (w *watcher) await(ctx context.Context, s *setup, f *folder, limit time.Dur
 			s.progress.say("synced: the cluster runs %s", stage)
 			return nil
 		}
-		if text := strings.Join(reasons, "; "); text != said {
+		if text := firstOf(reasons); text != said {
 			said = text
 			s.progress.update("waiting for the cluster: %s", printable(text))
 		}
@@ -172,6 +171,14 @@ func (w *watcher) await(ctx context.Context, s *setup, f *folder, limit time.Dur
 			return ctx.Err()
 		}
 	}
+}
+
+// firstOf is one of several texts, and how many more there are.
+func firstOf(texts []string) string {
+	if len(texts) == 1 {
+		return texts[0]
+	}
+	return fmt.Sprintf("%s, and %s", texts[0], number(len(texts)-1, "other reason"))
 }
 
 // reread takes the folder as it is at the head now.

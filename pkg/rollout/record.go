@@ -35,7 +35,9 @@ type record struct {
 	Namespace  string   `json:"namespace"`
 	Engines    []string `json:"engines"`
 	Gate       gate     `json:"gate"`
-	Workloads  []state  `json:"workloads"` // in order of Slug
+	// Schedule says when workloads shall come to deny, for promote --scheduled.
+	Schedule  []step  `json:"schedule,omitempty"`
+	Workloads []state `json:"workloads"` // in order of Slug
 
 	decisions []Decision // of decisions.yaml
 }
@@ -48,6 +50,7 @@ type state struct {
 	Stage    policy.Stage `json:"stage"`
 	Since    time.Time    `json:"since"`
 	By       string       `json:"by"`
+	Wave     int          `json:"wave,omitempty"`   // people's; 1 when not set
 	Evidence string       `json:"evidence"`         // behavior.Digest of evidence.yaml
 	Reason   string       `json:"reason,omitempty"` // why the gate was overridden
 	// PodSecurity is the Pod Security level that its pods could take; empty where
@@ -136,6 +139,11 @@ func decodeRecord(data []byte) (record, error) {
 	}
 	if err := r.Gate.validate(); err != nil {
 		return invalid("%s", err)
+	}
+	for _, s := range r.Schedule {
+		if err := s.validate(); err != nil {
+			return invalid("%s", err)
+		}
 	}
 	seen := map[string]bool{}
 	for _, s := range r.Workloads {
