@@ -99,6 +99,11 @@ corpus: setup build-collector ## Learn from real programs, judge other runs and 
 	bin/corpus $(if $(filter all,$(CORPUS)),-programs ALL,$(if $(CORPUS),-programs $(CORPUS))) $(if $(REUSE),-reuse) \
 		-commit "$$(git rev-parse --short=12 HEAD)" $(if $(filter all,$(CORPUS)),-write docs/quality.md)
 
+.PHONY: bench-learn
+bench-learn: ## Measure merging and learning from a million facts, in processor time and memory; writes docs/benchmarks.md
+	go build -o bin/bench-learn ./tests/bench/learn
+	bin/bench-learn -write docs/benchmarks.md
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s)
 	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' $(wildcard bpf cmd manifests pkg) | sed 's/:func / /' | while read -r file name; do \

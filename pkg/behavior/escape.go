@@ -73,7 +73,11 @@ func Unescape(s string) (string, error) {
 // IsEscaped tells whether s is text that Escape could have made, up to the
 // choice of what it escapes: printable, every backslash part of an escape.
 func IsEscaped(s string) bool {
-	for i := 0; i < len(s); {
+	plain := 0
+	for plain < len(s) && ' ' <= s[plain] && s[plain] <= '~' && s[plain] != '\\' {
+		plain++
+	}
+	for i := plain; i < len(s); {
 		if s[i] == '\\' {
 			switch {
 			case strings.HasPrefix(s[i:], `\\`):

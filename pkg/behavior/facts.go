@@ -156,6 +156,9 @@ func (s *store) place(form int32, path string) (r *record, fresh bool) {
 	if at >= 0 {
 		return &s.records[at], false
 	}
+	if len(s.records) == cap(s.records) { // append would grow by a quarter, and copy more often
+		s.records = slices.Grow(s.records, max(4, len(s.records)))
+	}
 	s.records = append(s.records, record{path: path, form: form, hash: hash, counts: -1})
 	s.byKey.put(slot, func(i int32) uint32 { return s.records[i].hash })
 	return &s.records[len(s.records)-1], true
@@ -168,6 +171,9 @@ func (s *store) count(r *record, pod int32, times uint64) {
 			c.times = max(c.times, times)
 			return
 		}
+	}
+	if len(s.counts) == cap(s.counts) {
+		s.counts = slices.Grow(s.counts, max(4, len(s.counts)))
 	}
 	s.counts = append(s.counts, podCount{times, pod, r.counts})
 	r.counts = int32(len(s.counts) - 1)

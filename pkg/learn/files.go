@@ -33,14 +33,15 @@ type learner struct {
 	byLane  map[lane]int
 	laneOf  []int // by form; -1 for forms of other kinds
 	cells   []cell
-	byCell  map[[2]int]int
 	cellOf  []int32 // by number of the file fact in at
 	at      []int32
+	next    []int32 // of a folder, in the list that it is in while patterns are looked for
 }
 
 // cell is what one lane did in one folder.
 type cell struct {
 	lane, folder int
+	next         int // the folder's next one's place plus one; 0 is none
 	pattern      *pattern
 	leaves       *leaves
 }
@@ -94,7 +95,7 @@ func (c counter) count() int {
 }
 
 func newLearner(facts behavior.Facts, o Options, c clock) *learner {
-	return &learner{facts: facts, options: o, clock: c, byPath: map[string]int{}, byRoot: map[string]int{}, byLane: map[lane]int{}, byCell: map[[2]int]int{}}
+	return &learner{facts: facts, options: o, clock: c, byPath: map[string]int{}, byRoot: map[string]int{}, byLane: map[lane]int{}}
 }
 
 // rules makes the rules of file facts, which are given by their numbers.
@@ -131,25 +132,34 @@ func (l *learner) place() {
 		l.laneOf = append(l.laneOf, n)
 	}
 	l.cellOf = make([]int32, len(l.at))
-	last, dir := cell{-1, -1, nil, nil}, ""
+	last, dir := cell{lane: -1, folder: -1}, ""
 	at := 0
 	for i, number := range l.at {
 		form, path := l.facts.Form(number)
 		d, _ := cut(path)
-		k := [2]int{l.laneOf[form], last.folder}
-		if d != dir || last.folder < 0 {
-			k[1] = l.folder(d)
+		folder := last.folder
+		if d != dir || folder < 0 {
+			folder = l.folder(d)
 		}
-		if k[0] != last.lane || k[1] != last.folder {
-			n, ok := l.byCell[k]
-			if !ok {
-				n = len(l.cells)
-				l.cells, l.byCell[k] = append(l.cells, cell{lane: k[0], folder: k[1]}), n
-			}
-			last, dir, at = l.cells[n], d, n
+		if lane := l.laneOf[form]; lane != last.lane || folder != last.folder {
+			at = l.cell(lane, folder)
+			last, dir = l.cells[at], d
 		}
 		l.cellOf[i] = int32(at)
 	}
+}
+
+// cell gives the place of a cell; few lanes meet in one folder.
+func (l *learner) cell(lane, folder int) int {
+	first := l.folders[folder].cells
+	for at := first; at > 0; at = l.cells[at-1].next {
+		if l.cells[at-1].lane == lane {
+			return at - 1
+		}
+	}
+	l.cells = append(l.cells, cell{lane: lane, folder: folder, next: first})
+	l.folders[folder].cells = len(l.cells)
+	return len(l.cells) - 1
 }
 
 // folder gives the place of a folder.
@@ -187,14 +197,15 @@ func (l *learner) patterns() {
 		byLane[c.lane] = append(byLane[c.lane], n)
 	}
 	found := make([]*pattern, len(l.folders))
+	l.next = make([]int32, len(l.folders))
 	for n, cells := range byLane {
-		var at []int
+		first := int32(-1)
 		for _, c := range cells {
-			if d := l.cells[c].folder; !l.folders[d].kept {
-				at = append(at, d)
+			if d := int32(l.cells[c].folder); !l.folders[d].kept {
+				l.next[d], first = first, d
 			}
 		}
-		l.grow(l.lanes[n], at, pattern{path: "/"}, 0, found)
+		l.grow(l.lanes[n], first, pattern{path: "/"}, 0, found)
 		byPattern := map[*pattern]*leaves{}
 		for _, n := range cells {
 			c := &l.cells[n]
@@ -240,7 +251,7 @@ func (l *learner) count() {
 			continue
 		}
 		kind, sure := l.clock.kindOf(name)
-		if f := &l.folders[c.folder]; f.processes && isProcess(append(slices.Clip(f.parts), name), len(f.parts)) {
+		if f := &l.folders[c.folder]; f.processes && isProcess(f.parts, name) {
 			kind, sure = "a process", renewed
 		}
 		generated, all := c.leaves.names.add(name, kind, sure, l.thresholds(l.lanes[c.lane].access), false)

@@ -259,20 +259,21 @@ func isVolume(name string) bool {
 	return true
 }
 
-// isProcess tells whether the part of a path at a place, counted from 0, is the
-// number of a process or thread. Process 1 is the container's first program in
-// every start.
-func isProcess(parts []string, at int) bool {
-	if !number(parts[at]) {
+// isProcess tells whether a name is the number of a process or thread in a folder,
+// which is given by its parts. Process 1 is the container's first program in every
+// start.
+func isProcess(parts []string, name string) bool {
+	at := len(parts)
+	if at == 0 || !number(name) {
 		return false
 	}
 	switch {
 	case at == 1 && parts[0] == "proc":
-		return parts[1] != "1"
+		return name != "1"
 	case at == 3 && parts[0] == "proc":
-		return parts[2] == "task" && number(parts[1])
+		return parts[2] == "task" && (number(parts[1]) || parts[1] == "*")
 	}
-	return at > 0 && strings.HasPrefix(parts[at-1], "hsperfdata_") // the Java machine's
+	return strings.HasPrefix(parts[at-1], "hsperfdata_") // the Java machine's
 }
 
 func number(s string) bool {

@@ -13,6 +13,9 @@ import (
 // such folders may be is known by their names; whether one is opened is for the
 // data to say.
 func treeOf(dir string) (root string, recursive bool) {
+	if !strings.HasPrefix(dir, "/usr/") && !strings.HasPrefix(dir, "/lib") {
+		return appTree(dir)
+	}
 	for _, area := range []string{"/usr/lib/", "/usr/lib32/", "/usr/lib64/", "/usr/libx32/", "/usr/libexec/", "/usr/local/lib/", "/usr/local/share/",
 		"/usr/share/", "/lib/", "/lib32/", "/lib64/", "/libx32/"} {
 		rest, ok := strings.CutPrefix(dir, area)
@@ -25,6 +28,11 @@ func treeOf(dir string) (root string, recursive bool) {
 		}
 		return checked(area+part+"/", true)
 	}
+	return appTree(dir)
+}
+
+// appTree is treeOf outside of what a distribution brings.
+func appTree(dir string) (root string, recursive bool) {
 	if strings.HasPrefix(dir, "/var/") {
 		return "", false // /var/lib is data
 	}

@@ -19,6 +19,7 @@ type folder struct {
 	kept bool
 	// processes: parts of its path may be numbers of processes.
 	processes bool
+	cells     int // the first one's place plus one
 }
 
 // pattern is a folder, or many that differ in parts that are asterisks. Why says
@@ -91,37 +92,45 @@ const stampWhy = "the kubelet names the folder anew for each pod and each change
 
 // grow walks down the folders of a lane, level by level, and replaces the parts
 // that vary by an asterisk: then the folders below are looked at together. It fills
-// the pattern of every folder.
-func (l *learner) grow(la lane, at []int, prefix pattern, depth int, found []*pattern) {
-	children, ended := map[string][]int{}, false
-	for _, d := range at {
-		if parts := l.folders[d].parts; len(parts) == depth {
-			ended = true
-		} else {
-			children[parts[depth]] = append(children[parts[depth]], d)
-		}
-	}
-	if ended {
-		p := prefix
-		for _, d := range at {
-			if len(l.folders[d].parts) == depth {
-				found[d] = &p
+// the pattern of every folder. Folders are a list that begins at the first and goes
+// on in l.next.
+func (l *learner) grow(la lane, first int32, prefix pattern, depth int, found []*pattern) {
+	children := map[string]int32{} // lists, too
+	var own *pattern
+	for d := first; d >= 0; {
+		next := l.next[d]
+		if parts := l.folders[d].parts; len(parts) > depth {
+			head, ok := children[parts[depth]]
+			if !ok {
+				head = -1
 			}
+			l.next[d], children[parts[depth]] = head, d
+		} else {
+			if own == nil {
+				own = &pattern{}
+				*own = prefix
+			}
+			found[d] = own
 		}
+		d = next
 	}
 	if len(children) == 0 {
 		return
 	}
 	stars, why := l.stars(la, prefix, children)
-	var together []int
-	for _, part := range slices.Sorted(maps.Keys(children)) {
-		if stars[part] {
-			together = append(together, children[part]...)
+	together := int32(-1)
+	for part, head := range children {
+		if !stars[part] {
+			l.grow(la, head, prefix.below(part), depth+1, found)
 			continue
 		}
-		l.grow(la, children[part], prefix.below(part), depth+1, found)
+		for d := head; d >= 0; {
+			next := l.next[d]
+			l.next[d], together = together, d
+			d = next
+		}
 	}
-	if len(together) > 0 {
+	if together >= 0 {
 		next := prefix.below("*")
 		next.stars, next.why = true, append(slices.Clip(prefix.why), why)
 		l.grow(la, together, next, depth+1, found)
@@ -133,40 +142,44 @@ func (p pattern) below(part string) pattern {
 }
 
 // stars tells which of the folders directly below a prefix vary, and says so.
-func (l *learner) stars(la lane, prefix pattern, children map[string][]int) (map[string]bool, string) {
+func (l *learner) stars(la lane, prefix pattern, children map[string]int32) (map[string]bool, string) {
 	var n names
-	certain, generated, all := map[string]bool{}, false, false
-	sure := make(map[string]certainty, len(children))
+	stars, generated, all := map[string]bool{}, false, false
+	t := l.folderThresholds()
+	var varying []string
 	for part := range children {
-		parts := append(slices.Clip(prefix.parts), part)
-		if isVolume(part) || isProcess(parts, len(parts)-1) {
-			certain[part], sure[part] = true, renewed
+		if isVolume(part) || isProcess(prefix.parts, part) {
+			stars[part] = true
 			continue
 		}
-		kind, s := l.clock.kindOf(part)
-		sure[part] = s
-		g, a := n.add(part, kind, s, l.folderThresholds(), true)
-		generated, all = generated || g, all || a
-	}
-	stars := certain
-	if policy.Boundary(prefix.path, la.access) == "" {
-		for part := range children {
-			if all || generated && sure[part] != given {
-				stars[part] = true
-			}
+		kind, sure := l.clock.kindOf(part)
+		if sure != given {
+			varying = append(varying, part)
+		}
+		if len(children) >= min(t.few, t.many) || sure == renewed {
+			g, a := n.add(part, kind, sure, t, true)
+			generated, all = generated || g, all || a
 		}
 	}
-	if len(stars) == 0 {
-		return nil, ""
+	why := ""
+	for part := range stars {
+		if why = stampWhy; !isVolume(part) {
+			why = "process numbers change, so the same file of any process is newly allowed"
+			break
+		}
 	}
-	list := slices.Sorted(maps.Keys(stars))
-	if len(certain) == len(stars) && isVolume(list[0]) {
-		return stars, stampWhy
+	if !generated && !all || policy.Boundary(prefix.path, la.access) != "" {
+		return stars, why
 	}
-	if strings.HasPrefix(prefix.path, "/proc/") {
-		return stars, "process numbers change, so the same file of any process is newly allowed"
+	if all {
+		varying = slices.Collect(maps.Keys(children))
 	}
-	return stars, fmt.Sprintf("%s in %s, such as %s; any other is newly allowed there", counted(len(list), "folder"), prefix.path, examples(list))
+	var low lowest
+	for _, part := range varying {
+		low.add(part)
+		stars[part] = true
+	}
+	return stars, fmt.Sprintf("%s in %s, such as %s; any other is newly allowed there", counted(len(varying), "folder"), prefix.path, examples(low))
 }
 
 // folderThresholds are those for folders, of which fewer are ever seen than of

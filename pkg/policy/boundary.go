@@ -11,6 +11,34 @@ import (
 // words: secrets, keys, password files, the sockets of container runtimes, what
 // other processes hold. It is empty for any other path.
 func Sensitive(path string) string {
+	if why := sensitivePlace(path); why != "" {
+		return why
+	}
+	last, depth, process := "", 0, strings.HasPrefix(path, "/proc/")
+	for part := range strings.SplitSeq(path, "/") {
+		switch part {
+		case ".ssh", ".gnupg", ".aws", ".kube", ".docker", ".azure", ".gcloud", "secrets", "private":
+			return "keys or credentials"
+		case "environ", "mem", "root", "cwd":
+			if process && depth == 3 {
+				return "what another process holds"
+			}
+		}
+		last, depth = part, depth+1
+	}
+	if strings.HasPrefix(path, "/etc/ssl/certs/") || strings.HasPrefix(path, "/usr/share/ca-certificates/") {
+		return "" // everybody's certificates
+	}
+	return SensitiveName(last)
+}
+
+const runtimeSocket = "a container runtime's socket"
+
+// sensitivePlace tells it of a path by where it is.
+func sensitivePlace(path string) string {
+	if !strings.HasPrefix(path, "/run") && !strings.HasPrefix(path, "/etc/") && !strings.HasPrefix(path, "/var/") {
+		return ""
+	}
 	for _, s := range []struct{ prefix, why string }{
 		{"/run/secrets/", "secrets of the pod"},
 		{"/var/run/secrets/", "secrets of the pod"},
@@ -40,26 +68,8 @@ func Sensitive(path string) string {
 			return s.why
 		}
 	}
-	parts := strings.Split(path, "/")
-	for _, part := range parts {
-		switch part {
-		case ".ssh", ".gnupg", ".aws", ".kube", ".docker", ".azure", ".gcloud", "secrets", "private":
-			return "keys or credentials"
-		}
-	}
-	if len(parts) > 3 && parts[1] == "proc" {
-		switch parts[3] {
-		case "environ", "mem", "root", "cwd":
-			return "what another process holds"
-		}
-	}
-	if strings.HasPrefix(path, "/etc/ssl/certs/") || strings.HasPrefix(path, "/usr/share/ca-certificates/") {
-		return "" // everybody's certificates
-	}
-	return SensitiveName(parts[len(parts)-1])
+	return ""
 }
-
-const runtimeSocket = "a container runtime's socket"
 
 // SensitiveName tells the same of a file's name, wherever the file is.
 func SensitiveName(name string) string {
