@@ -168,3 +168,59 @@ func TestRenderedPoliciesAllowTheirFacts(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatItCannotSayIsNotedAndNeverWidens lists what a NetworkPolicy has no words
+// for, each of which is a note.
+func TestWhatItCannotSayIsNotedAndNeverWidens(t *testing.T) {
+	outside := behavior.Peer{Kind: behavior.PeerOutside, Address: netip.MustParseAddr("203.0.113.7")}
+	api := behavior.Peer{Kind: behavior.PeerWorkload, Namespace: "shop", Workload: "deployment-api", Labels: "app=api"}
+	fact := func(protocol string, port uint16, p behavior.Peer) behavior.Fact {
+		return behavior.Fact{Kind: behavior.Network, Direction: behavior.Egress, Protocol: protocol, Port: port, Peer: p}
+	}
+	named := fact("tcp", 443, outside)
+	named.Peer.Name = "api.example"
+	request := behavior.Fact{Kind: behavior.HTTP, Direction: behavior.Egress, Protocol: "tcp", Port: 80, Type: "http", Name: "GET", Path: "/", Peer: api}
+	question := behavior.Fact{Kind: behavior.DNS, Protocol: "udp", Port: 53, Name: "api.example", Type: "A", Peer: api}
+	for name, tc := range map[string]struct {
+		facts []behavior.Fact
+		note  string
+		types string // that the policy is about; empty: there is none
+	}{
+		"a name":                    {[]behavior.Fact{named, fact("tcp", 80, api)}, "left out: egress api.example", "Ingress,Egress"},
+		"only names":                {[]behavior.Fact{named}, "egress is not restricted: nothing of what was seen can be expressed", "Ingress"},
+		"a ping":                    {[]behavior.Fact{fact("icmp", 0, api), fact("tcp", 80, api)}, "left out: ICMP, egress", "Ingress,Egress"},
+		"requests":                  {[]behavior.Fact{fact("tcp", 80, api), request}, "HTTP requests are not restricted", "Ingress,Egress"},
+		"names that are asked for":  {[]behavior.Fact{fact("udp", 53, api), question}, "names that are asked for are not restricted", "Ingress,Egress"},
+		"a direction without facts": {[]behavior.Fact{fact("tcp", 80, api)}, "no ingress was observed, so all ingress is refused", "Ingress,Egress"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := setOf(tc.facts)
+			for i := range s.Rules {
+				f := tc.facts[i]
+				s.Rules[i].Name, s.Rules[i].Type, s.Rules[i].Path, s.Rules[i].Match = f.Name, f.Type, f.Path, policy.Exact
+				if f.Peer.Name != "" {
+					s.Rules[i].Peer = behavior.Peer{Kind: behavior.PeerOutside, Name: f.Peer.Name}
+				}
+			}
+			out, err := netpol.New().Render(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(out.Notes, func(n policy.Note) bool { return strings.Contains(n.Text, tc.note) }) {
+				t.Errorf("no note says %q: %v", tc.note, out.Notes)
+			}
+			var doc struct {
+				Spec struct{ PolicyTypes []string }
+			}
+			if err := yaml.Unmarshal(out.Base, &doc); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(doc.Spec.PolicyTypes, ","); got != tc.types {
+				t.Errorf("policy types are %q\n%s", got, out.Base)
+			}
+			if strings.Contains(string(out.Base), "203.0.113") || strings.Contains(string(out.Base), "0.0.0.0/0") {
+				t.Errorf("an address stands for a name\n%s", out.Base)
+			}
+		})
+	}
+}
