@@ -114,8 +114,10 @@ func (c *Collector) succeed(n *namespace, by uint32) {
 		c.keepSyscalls(n, c.now())
 	}
 	c.end(n)
-	if err := c.probe.Forget(n.number); err != nil {
-		c.lose("facts of a mount namespace that was not forgotten", 1, c.now(), c.now())
+	for _, t := range n.tenures() {
+		if err := c.probe.Forget(t.number, t.generation); err != nil {
+			c.lose("facts of a mount namespace that was not forgotten", 1, c.now(), c.now())
+		}
 	}
 }
 

@@ -63,6 +63,47 @@ func TestTheLastSystemCallsOfAContainerWhoseNumberIsReusedAreItsOwn(t *testing.T
 	b.want(idB, runs("/b"), calls("setns"))
 }
 
+// A container whose number another one has got is told to be gone more than once: by
+// the other's first record, by the next scan and by what is left of its calls. None
+// of that may take the other's, which nobody would miss.
+func TestWhoIsForgottenTakesNothingFromTheNextOfItsNumber(t *testing.T) {
+	b := newBench(t, DefaultLimits())
+	b.pod("a", uidA, b.clock, [2]string{"web", idA})
+	b.pod("b", uidB, b.clock, [2]string{"api", idB})
+	b.procs.process("100", 77, cgroupOf(uidA, idA))
+	before, after := SyscallSet{Generation: 1, Arch: "amd64", Names: []string{"chroot"}}, SyscallSet{Generation: 2, Arch: "amd64", Names: []string{"setns"}}
+	b.seesOf(1, 77, 100, runs("/a"))
+	b.kern.calls[77] = []SyscallSet{before}
+	if err := b.scan(); err != nil {
+		t.Fatal(err)
+	}
+	b.procs.exit("100")
+	// The next one calls before it does anything else that is recorded.
+	b.procs.process("200", 77, cgroupOf(uidB, idB))
+	b.kern.calls[77] = []SyscallSet{before, after}
+	for range 6 {
+		b.pass(scanEvery)
+		if err := errors.Join(b.scan(), b.refresh()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.kern.calls[77]; len(got) != 1 || got[0].Generation != 2 {
+		t.Fatalf("the kernel keeps %v, want the second one's only", got)
+	}
+	b.seesOf(2, 77, 200, runs("/b"))
+	for range 6 {
+		b.pass(scanEvery)
+		if err := errors.Join(b.scan(), b.refresh()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.kern.calls[77]; len(got) != 1 || got[0].Generation != 2 {
+		t.Errorf("the kernel keeps %v, want the second one's only", got)
+	}
+	b.want(idA, runs("/a"), calls("chroot"))
+	b.want(idB, runs("/b"), calls("setns"))
+}
+
 func TestARecordOfAnotherGenerationIsNeverTakenForTheContainersBefore(t *testing.T) {
 	b := newBench(t, DefaultLimits())
 	b.pod("a", uidA, b.clock, [2]string{"web", idA})

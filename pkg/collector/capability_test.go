@@ -84,7 +84,7 @@ func runConfined() confined {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 		defer cancel()
-		results <- say(errors.Join(use(), kernel.Ignore(4), kernel.Forget(4), kernel.Run(ctx, func(Record) {})))
+		results <- say(errors.Join(use(), kernel.Ignore(4), kernel.Heed(4), kernel.Forget(4, 0), kernel.Run(ctx, func(Record) {})))
 	}()
 	c.Use = <-results
 	var set capabilitySet

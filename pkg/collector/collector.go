@@ -57,8 +57,8 @@ type Collector struct {
 	limbo        []*namespace
 	ignored      map[uint32]place
 	strangers    map[string]*stranger // by container ID
-	orphans      map[orphan]time.Time
-	past         map[orphan]*namespace // that have ended
+	orphans      map[tenure]time.Time
+	past         map[tenure]*namespace // that have ended
 	ahead        time.Duration         // of the clock, before the steady one
 	snapshots    []*container
 	nameless     []nameless
@@ -90,7 +90,7 @@ func New(probe Probe, o Options) (*Collector, error) {
 	c := &Collector{
 		options: o, probe: probe, proc: proc{o.Proc}, pods: newPods(), now: o.Now, steady: o.Steady, attached: o.Now(),
 		lookups: make(chan lookup, 4096), home: map[uint32]bool{},
-		store: newStore(o.Limits), spaces: map[uint32]*namespace{}, ignored: map[uint32]place{}, strangers: map[string]*stranger{}, orphans: map[orphan]time.Time{}, past: map[orphan]*namespace{},
+		store: newStore(o.Limits), spaces: map[uint32]*namespace{}, ignored: map[uint32]place{}, strangers: map[string]*stranger{}, orphans: map[tenure]time.Time{}, past: map[tenure]*namespace{},
 		lost: map[string]loss{}, keeper: keeper{path: o.Keep}, problems: map[string]string{},
 	}
 	c.told.at = c.attached
@@ -246,9 +246,30 @@ func (n *namespace) of(sets []SyscallSet) []SyscallSet {
 	return slices.DeleteFunc(slices.Clone(sets), func(s SyscallSet) bool { return s.Generation != own })
 }
 
-// orphan is a mount namespace that only made system calls, and that no scan has
-// found yet.
-type orphan struct{ number, generation uint32 }
+// tenure is one mount namespace among those that have had its number.
+type tenure struct{ number, generation uint32 }
+
+// tenures are those that all that is known of the namespace is from.
+func (n *namespace) tenures() []tenure {
+	all := []tenure{{n.number, n.generation}}
+	for _, s := range n.syscalls {
+		if t := (tenure{n.number, s.Generation}); !slices.Contains(all, t) {
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+// guess takes the generation of the calls that were taken for the namespace's, of
+// which no record told, and tells whether that was needed. Those may be of the next
+// one of its number: it is not to be forgotten by them.
+func (n *namespace) guess() bool {
+	if n.generation != 0 || len(n.syscalls) == 0 || n.syscalls[0].Generation == 0 {
+		return false
+	}
+	n.generation = n.syscalls[0].Generation
+	return true
+}
 
 // maxPast bounds the namespaces that are remembered after their end.
 const maxPast = 8192
@@ -257,7 +278,7 @@ const maxPast = 8192
 // no scan finds, and call on.
 func (c *Collector) remember(n *namespace) {
 	if n.generation != 0 && len(c.past) < maxPast {
-		c.past[orphan{n.number, n.generation}] = n
+		c.past[tenure{n.number, n.generation}] = n
 	}
 }
 
@@ -276,8 +297,8 @@ func (c *Collector) hark(n *namespace, set SyscallSet) {
 // looked at them: whose they were, nobody can tell.
 func (c *Collector) adopt(calls map[uint32][]SyscallSet) error {
 	now := c.steady()
-	met := map[orphan]time.Time{}
-	gone := map[uint32]bool{}
+	met := map[tenure]time.Time{}
+	gone := map[tenure]bool{}
 	for number, sets := range calls {
 		n := c.spaces[number]
 		if _, ignored := c.ignored[number]; ignored || c.home[number] || n != nil && n.generation == 0 {
@@ -287,7 +308,7 @@ func (c *Collector) adopt(calls map[uint32][]SyscallSet) error {
 			if n != nil && n.generation == s.Generation {
 				continue
 			}
-			key := orphan{number, s.Generation}
+			key := tenure{number, s.Generation}
 			since, known := c.orphans[key]
 			if !known {
 				since = now
@@ -296,7 +317,7 @@ func (c *Collector) adopt(calls map[uint32][]SyscallSet) error {
 			if now.Sub(since) < 3*scanEvery {
 				continue
 			}
-			gone[number] = true
+			gone[key] = true
 			if old := c.past[key]; old != nil {
 				c.hark(old, s)
 			} else if !s.Runtime {
@@ -306,8 +327,8 @@ func (c *Collector) adopt(calls map[uint32][]SyscallSet) error {
 	}
 	c.orphans = met
 	var errs []error
-	for number := range gone {
-		errs = append(errs, c.probe.Forget(number))
+	for t := range gone {
+		errs = append(errs, c.probe.Forget(t.number, t.generation))
 	}
 	return errors.Join(errs...)
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -79,11 +80,17 @@ func (p *fakeProbe) Ignore(ns uint32) error {
 	return nil
 }
 
-func (p *fakeProbe) Forget(ns uint32) error {
+func (p *fakeProbe) Heed(ns uint32) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.ignored, ns)
-	delete(p.calls, ns)
+	return nil
+}
+
+func (p *fakeProbe) Forget(ns, generation uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls[ns] = slices.DeleteFunc(slices.Clone(p.calls[ns]), func(s SyscallSet) bool { return s.Generation == generation })
 	p.forgot[ns]++
 	return p.forgetErr
 }

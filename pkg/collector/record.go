@@ -31,10 +31,12 @@ type Probe interface {
 	Lost() (probe.Losses, error)
 	MapUse() (map[string]behavior.MapUse, error)
 	Hooks() map[behavior.Kind][]string
-	// Ignore stops records of a namespace; Forget drops what is known of it, so
-	// that its number may be used again, and lets records of it come again.
+	// Ignore stops records of a namespace, and Heed lets those of its number come
+	// again. Forget drops what is known of the one of that generation, whoever else
+	// has its number.
 	Ignore(mountNS uint32) error
-	Forget(mountNS uint32) error
+	Heed(mountNS uint32) error
+	Forget(mountNS, generation uint32) error
 	// Missing says in words which features the kernel lacks, and what is not
 	// seen for it.
 	Missing() []string

@@ -23,8 +23,8 @@ func (c *Collector) scan() error {
 	if err != nil {
 		return err
 	}
-	for _, number := range gone {
-		if err := c.probe.Forget(number); err != nil {
+	for _, t := range gone {
+		if err := c.probe.Forget(t.number, t.generation); err != nil {
 			return err
 		}
 	}
@@ -61,9 +61,9 @@ func (c *Collector) watchClock(now time.Time) {
 	}
 }
 
-// stale updates what is known by what a scan found, and lists the numbers that
-// the kernel side must forget.
-func (c *Collector) stale(found map[uint32]*mountNS, now time.Time) ([]uint32, error) {
+// stale updates what is known by what a scan found, and lists what the kernel side
+// must forget.
+func (c *Collector) stale(found map[uint32]*mountNS, now time.Time) ([]tenure, error) {
 	if c.anyGone(found, now) {
 		// Their last counts, before they are forgotten: or else at the next scan.
 		if err := c.refresh(); err != nil {
@@ -72,22 +72,27 @@ func (c *Collector) stale(found map[uint32]*mountNS, now time.Time) ([]uint32, e
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var forget []uint32
+	var forget []tenure
 	for number, was := range c.ignored {
 		m := found[number]
 		if m != nil && m.place == was {
 			continue
 		}
+		if err := c.probe.Heed(number); err != nil {
+			return nil, err
+		}
 		delete(c.ignored, number)
-		forget = append(forget, number)
 		if m != nil {
 			c.meet(number).late = true
 		}
 	}
 	for number, n := range c.spaces {
 		if vanished(n, found[number], now) {
+			guessed := n.guess()
 			c.end(n)
-			forget = append(forget, number)
+			if !guessed {
+				forget = append(forget, n.tenures()...)
+			}
 		}
 	}
 	for number, m := range found {

@@ -274,9 +274,7 @@ func TestNameThatNobodyCanResolveIsSaidAndCounted(t *testing.T) {
 	if err != nil || lost.Namespace[c.mntns][lossUnresolved] != 1 || lost.Node[lossUnresolved] != 0 {
 		t.Errorf("lost %v, %v", lost, err)
 	}
-	if err := p.Forget(c.mntns); err != nil {
-		t.Fatal(err)
-	}
+	forget(t, p, c.mntns)
 	if lost, err = p.Lost(); err != nil || lost.Namespace[c.mntns][lossUnresolved] != 0 {
 		t.Errorf("lost %v, %v of a namespace that is forgotten", lost, err)
 	}

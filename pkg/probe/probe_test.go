@@ -280,9 +280,7 @@ func TestForgottenNamespaceIsRecordedAnew(t *testing.T) {
 	c := newContainer(t, actions("read /etc/config", "pause", "read /etc/config")...)
 	r := record(t, p, c.mntns)
 	c.resume(t)
-	if err := p.Forget(c.mntns); err != nil {
-		t.Fatal(err)
-	}
+	forget(t, p, c.mntns)
 	c.run(t)
 	r.stop()
 	n := 0
@@ -301,27 +299,50 @@ func TestForgottenNamespaceIsRecordedAnew(t *testing.T) {
 func TestNamespaceThatHasTheNumberOfOneThatIsGoneIsRecordedAnew(t *testing.T) {
 	p := requireProbe(t, Options{})
 	root := newRoot(t)
-	used := map[uint32]bool{}
+	used := map[uint32]uint32{}
 	for range 50 {
 		c := startContainer(t, root, actions("read /etc/config")...)
 		r := record(t, p, c.mntns)
 		c.run(t)
 		r.stop()
 		wantFact(t, r.all(), file("/etc/config", behavior.Read))
-		if !used[c.mntns] {
-			used[c.mntns] = true
+		before, again := used[c.mntns]
+		if !again {
+			used[c.mntns] = r.all()[0].Generation
 			continue
 		}
-		if err := p.Forget(c.mntns); err != nil { // the one that is gone
-			t.Fatal(err)
-		}
-		all, err := p.Syscalls()
-		if err != nil || len(all[c.mntns]) == 0 {
-			t.Errorf("system calls of the later one are forgotten: %v, %v", all, err)
+		// The one that is gone; and once more, as one who comes late would.
+		for range 2 {
+			if err := p.Forget(c.mntns, before); err != nil {
+				t.Fatal(err)
+			}
+			all, err := p.Syscalls()
+			if err != nil || len(all[c.mntns]) == 0 {
+				t.Fatalf("system calls of the later one are forgotten: %v, %v", all, err)
+			}
+			for _, s := range all[c.mntns] {
+				if s.Generation == before {
+					t.Error("those of the one that is gone are not")
+				}
+			}
 		}
 		return
 	}
 	t.Skip("SKIPPED: the kernel used no number twice")
+}
+
+// forget drops all namespaces that have had the number.
+func forget(t *testing.T, p *Probe, mntns uint32) {
+	t.Helper()
+	numbers, err := p.numbers(mntns)
+	if err != nil || len(numbers) == 0 {
+		t.Fatalf("numbers of %d: %v, %v", mntns, numbers, err)
+	}
+	for _, number := range numbers {
+		if err := p.Forget(mntns, uint32(number>>32)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestIgnoredNamespaceIsNotObserved(t *testing.T) {

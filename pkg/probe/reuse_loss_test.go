@@ -142,7 +142,7 @@ func TestMountNamespacesOfOneNumberAreToldApart(t *testing.T) {
 
 // Ignoring one that was never seen goes by its number; when it is gone, the next of
 // that number counts again.
-func TestANumberThatWasIgnoredUnseenIsSeenAgainOnceForgotten(t *testing.T) {
+func TestANumberThatWasIgnoredUnseenIsSeenAgainOnceHeeded(t *testing.T) {
 	p := requireProbe(t, Options{})
 	const never = 77 // no mount namespace's: theirs are above 2^28
 	if err := p.Ignore(never); err != nil {
@@ -152,7 +152,7 @@ func TestANumberThatWasIgnoredUnseenIsSeenAgainOnceForgotten(t *testing.T) {
 	if err := p.collection.Maps["ignored"].Lookup(uint32(never), &value); err != nil {
 		t.Fatalf("it is not ignored: %v", err)
 	}
-	if err := p.Forget(never); err != nil {
+	if err := p.Heed(never); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.collection.Maps["ignored"].Lookup(uint32(never), &value); err == nil {

@@ -366,9 +366,7 @@ func TestWhoEnteredIsKnownAfterItsNamespaceIsForgotten(t *testing.T) {
 	if _, err := fmt.Fscanln(stdout, &word); err != nil || word != "paused" {
 		t.Fatalf("visitor says %q, %v", word, err)
 	}
-	if err := p.Forget(box.mntns); err != nil {
-		t.Fatal(err)
-	}
+	forget(t, p, box.mntns)
 	inside.run(t)
 	box.run(t)
 	r.stop()

@@ -105,70 +105,70 @@ func (p *Probe) Ignore(mntns uint32) error {
 	return nil
 }
 
-// Forget removes everything that is kept for a mount namespace: for one that is
-// gone, so that its room can be used, or to have what happens there recorded
-// anew. Where the kernel has given its inode number to another meanwhile, what is
-// kept for that one stays.
-func (p *Probe) Forget(mntns uint32) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.forget(mntns); err != nil {
-		return fmt.Errorf("forget mount namespace %d: %w", mntns, err)
+// Heed ends what Ignore began for an inode number: what the next namespace of that
+// number does is recorded, and what one that has it already does from now on.
+func (p *Probe) Heed(mntns uint32) error {
+	ignored := []uint64{}
+	err := each(p.collection.Maps["namespaces"], func(number *uint64, ns *bpf.FloorNamespace) {
+		if uint32(*number) == mntns && ns.Ignored != 0 {
+			ignored = append(ignored, *number)
+		}
+	})
+	if err == nil {
+		err = p.remove("ignored", mntns)
+	}
+	for _, number := range ignored {
+		err = errors.Join(err, p.remove("namespaces", number))
+	}
+	if err != nil {
+		return fmt.Errorf("heed mount namespace %d: %w", mntns, err)
 	}
 	return nil
 }
 
-func (p *Probe) forget(mntns uint32) error {
-	kept := map[uint64]bpf.FloorNamespace{}
-	err := each(p.collection.Maps["namespaces"], func(number *uint64, ns *bpf.FloorNamespace) {
-		if uint32(*number) == mntns {
-			kept[*number] = *ns
-		}
-	})
-	if err != nil {
-		return err
+// Forget removes everything that is kept for a mount namespace, told by inode number
+// and generation as in a Record: for one that is gone, so that its room can be used,
+// or to have what happens there recorded anew. What is kept for others that had or
+// have its inode number stays.
+func (p *Probe) Forget(mntns, generation uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.forget(uint64(generation)<<32 | uint64(mntns)); err != nil {
+		return fmt.Errorf("forget mount namespace %d of generation %d: %w", mntns, generation, err)
 	}
-	var newest uint64
-	if len(kept) > 1 {
-		newest = slices.Max(slices.Collect(maps.Keys(kept)))
-		delete(kept, newest)
-	}
+	return nil
+}
+
+func (p *Probe) forget(number uint64) error {
 	type entry struct {
 		name string
 		key  any
 	}
-	// Else the next namespace of this number would be ignored unseen.
-	entries := []entry{{"ignored", mntns}}
-	gone := func(name string, key any, number uint64) {
-		if uint32(number) == mntns && number != newest {
+	var entries []entry
+	gone := func(name string, key any, of uint64) {
+		if of == number {
 			entries = append(entries, entry{name, key})
 		}
 	}
-	err = errors.Join(
+	err := errors.Join(
 		p.eachSeen(func(name string, key any, number uint64, _ *bpf.FloorSeen) { gone(name, key, number) }),
 		each(p.collection.Maps["executed"], func(k *bpf.FloorExecutedKey, _ *uint8) { gone("executed", k, k.Mntns) }),
 	)
 	if err != nil {
 		return err
 	}
-	entered := map[uint64]bool{}
-	err = each(p.collection.Maps["entrants"], func(_ *bpf.FloorEntrantKey, e *bpf.FloorEntrant) { entered[e.Mntns] = true })
+	entered := false
+	err = each(p.collection.Maps["entrants"], func(_ *bpf.FloorEntrantKey, e *bpf.FloorEntrant) { entered = entered || e.Mntns == number })
 	if err != nil {
 		return err
 	}
-	for number, ns := range kept {
-		p.disown(number, ns.Lost)
-		if n := p.resolver.forget(number); n > 0 {
-			p.disowned[lossUnresolved] += n
-		}
-		if entered[number] {
-			// Who is in there still is looked up as long as the entry is there; one
-			// more, in case that another enters right now.
-			err = p.collection.Maps["namespaces"].Put(number, &bpf.FloorNamespace{Entrants: ns.Entrants + 1, Crowded: ns.Crowded})
-		} else {
-			err = p.remove("namespaces", number)
-		}
-		if err != nil {
+	var ns bpf.FloorNamespace
+	switch err := p.collection.Maps["namespaces"].Lookup(number, &ns); {
+	case errors.Is(err, ebpf.ErrKeyNotExist):
+	case err != nil:
+		return err
+	default:
+		if err := p.vacate(number, ns, entered); err != nil {
 			return err
 		}
 	}
@@ -178,6 +178,20 @@ func (p *Probe) forget(mntns uint32) error {
 		}
 	}
 	return nil
+}
+
+// vacate removes what is kept of a namespace itself.
+func (p *Probe) vacate(number uint64, ns bpf.FloorNamespace, entered bool) error {
+	p.disown(number, ns.Lost)
+	if n := p.resolver.forget(number); n > 0 {
+		p.disowned[lossUnresolved] += n
+	}
+	if entered {
+		// Who is in there still is looked up as long as the entry is there; one
+		// more, in case that another enters right now.
+		return p.collection.Maps["namespaces"].Put(number, &bpf.FloorNamespace{Entrants: ns.Entrants + 1, Crowded: ns.Crowded})
+	}
+	return p.remove("namespaces", number)
 }
 
 // numbers gives the kernel side's numbers of the namespaces that were seen with an
