@@ -3,6 +3,7 @@ package learn
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
@@ -30,10 +31,11 @@ func peer(p behavior.Peer) behavior.Peer {
 // network puts network facts into groups: one for each peer and port, but for
 // many addresses in one range outside, of which no name is known.
 func network(facts []behavior.Observed, o Options, g groups) {
-	found := ranges(facts)
+	special := reserved()
+	found := ranges(facts, special)
 	for _, f := range facts {
 		r, why := intent(f.Fact), ""
-		if k, ok := rangeOf(f.Fact); ok && len(found[k]) >= o.Addresses {
+		if k, ok := rangeOf(f.Fact, special); ok && len(found[k]) >= o.Addresses {
 			r.Peer, r.Prefix = behavior.Peer{Kind: behavior.PeerOutside}, k.prefix
 			why = fmt.Sprintf("%d addresses in %s were used on this port, so any other address in it is newly allowed", len(found[k]), k.prefix)
 		}
@@ -51,10 +53,10 @@ type span struct {
 }
 
 // ranges gives the addresses that were used in each range.
-func ranges(facts []behavior.Observed) map[span]map[netip.Addr]bool {
+func ranges(facts []behavior.Observed, special []netip.Prefix) map[span]map[netip.Addr]bool {
 	found := map[span]map[netip.Addr]bool{}
 	for _, f := range facts {
-		k, ok := rangeOf(f.Fact)
+		k, ok := rangeOf(f.Fact, special)
 		if !ok {
 			continue
 		}
@@ -69,7 +71,7 @@ func ranges(facts []behavior.Observed) map[span]map[netip.Addr]bool {
 // rangeOf is the range that a fact counts to. There is none for an address that
 // something better tells, nor for one that is not public: the cluster's own nodes
 // and whatever else people run have private ones.
-func rangeOf(f behavior.Fact) (span, bool) {
+func rangeOf(f behavior.Fact, special []netip.Prefix) (span, bool) {
 	p := f.Peer
 	addr := p.Address.Unmap().WithZone("")
 	if p.Kind != behavior.PeerOutside || p.Name != "" || p.Service != "" || !addr.IsValid() {
@@ -80,10 +82,8 @@ func rangeOf(f behavior.Fact) (span, bool) {
 		bits = 64
 	}
 	prefix := netip.PrefixFrom(addr, bits).Masked()
-	for _, special := range reserved() {
-		if special.Overlaps(prefix) {
-			return span{}, false
-		}
+	if slices.ContainsFunc(special, prefix.Overlaps) {
+		return span{}, false
 	}
 	return span{f.Exe, f.Direction, f.Protocol, f.Port, prefix}, true
 }

@@ -18,7 +18,8 @@ type index struct {
 	apiHost   map[netip.Addr]bool       // their addresses
 	podRanges []netip.Prefix            // from which nodes give pods addresses
 	backends  map[name][]*EndpointSlice // by Service
-	narrow    map[behavior.Workload]map[string]string
+	metadata  map[netip.Addr]bool
+	narrow    map[behavior.Workload]map[string]string // labels of workloads whose own select others as well
 }
 
 type frontend struct {
@@ -138,7 +139,7 @@ func (c *Cluster) direct(addr netip.Addr, self name, at time.Time, service strin
 	case c.index.apiHost[addr]:
 		peer.Kind = behavior.PeerAPIServer
 	case slices.ContainsFunc(c.index.podRanges, func(p netip.Prefix) bool { return p.Contains(addr) }):
-	case linkLocal(addr):
+	case c.index.linkLocal(addr):
 		peer.Kind = behavior.PeerLinkLocal
 	default:
 		if _, ok := c.index.serviceIP[addr]; !ok {
@@ -153,7 +154,7 @@ func (c *Cluster) build() *index {
 	x := &index{
 		frontends: map[frontend]servicePort{}, serviceIP: map[netip.Addr]name{}, nodePorts: map[frontend]servicePort{},
 		nodes: map[netip.Addr]string{}, api: map[netip.AddrPort]bool{}, apiHost: map[netip.Addr]bool{},
-		backends: map[name][]*EndpointSlice{},
+		backends: map[name][]*EndpointSlice{}, metadata: metadata(),
 	}
 	for _, n := range c.nodes {
 		x.addNode(n)

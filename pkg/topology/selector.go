@@ -50,15 +50,44 @@ func ofRelease(key string) bool {
 	return false
 }
 
+// member is a pod that is there, as far as selectors ask.
+type member struct {
+	workload behavior.Workload
+	labels   map[string]string
+}
+
+// members are the pods of one namespace, also by each label that they carry.
+type members map[[2]string][]*member
+
+func (m members) add(pod *member) {
+	for k, v := range pod.labels {
+		m[[2]string{k, v}] = append(m[[2]string{k, v}], pod)
+	}
+}
+
+// others counts the pods of other workloads that the labels select.
+func (m members) others(w behavior.Workload, labels map[string]string) int {
+	var fewest []*member
+	first := true
+	for k, v := range labels {
+		if list := m[[2]string{k, v}]; first || len(list) < len(fewest) {
+			fewest, first = list, false
+		}
+	}
+	n := 0
+	for _, pod := range fewest {
+		if pod.workload != w && covers(pod.labels, labels) {
+			n++
+		}
+	}
+	return n
+}
+
 // narrow finds labels for workloads whose own select others' pods as well: those,
 // and as few more that all of the workload's pods carry as keep the others out, or
 // keep out as many as can be.
 func (c *Cluster) narrow() map[behavior.Workload]map[string]string {
-	type member struct {
-		workload behavior.Workload
-		labels   map[string]string
-	}
-	inNamespace := map[string][]member{}
+	namespaces := map[string]members{}
 	own := map[behavior.Workload]map[string]string{}    // what it selects its pods by
 	common := map[behavior.Workload]map[string]string{} // what all of its pods carry
 	for _, key := range slices.SortedFunc(maps.Keys(c.pods), func(a, b name) int {
@@ -69,7 +98,10 @@ func (c *Cluster) narrow() map[behavior.Workload]map[string]string {
 			continue
 		}
 		w, labels := c.base(p)
-		inNamespace[key.namespace] = append(inNamespace[key.namespace], member{w, p.Meta.Labels})
+		if namespaces[key.namespace] == nil {
+			namespaces[key.namespace] = members{}
+		}
+		namespaces[key.namespace].add(&member{w, p.Meta.Labels})
 		if own[w] == nil {
 			own[w], common[w] = labels, stable(p.Meta.Labels)
 		}
@@ -77,42 +109,37 @@ func (c *Cluster) narrow() map[behavior.Workload]map[string]string {
 	}
 	found := map[behavior.Workload]map[string]string{}
 	for w, labels := range own {
-		others := func(by map[string]string) int {
-			n := 0
-			for _, m := range inNamespace[w.Namespace] {
-				if m.workload != w && covers(m.labels, by) {
-					n++
-				}
-			}
-			return n
-		}
-		least := others(labels)
-		if least == 0 || len(labels) == 0 {
+		if len(labels) == 0 {
 			continue
 		}
-		narrow := maps.Clone(labels)
-		for least > 0 {
-			best, value := "", ""
-			for _, k := range slices.Sorted(maps.Keys(common[w])) {
-				if _, has := narrow[k]; has {
-					continue
-				}
-				with := maps.Clone(narrow)
-				with[k] = common[w][k]
-				if n := others(with); n < least {
-					least, best, value = n, k, common[w][k]
-				}
-			}
-			if best == "" {
-				break
-			}
-			narrow[best] = value
-		}
-		if len(narrow) > len(labels) {
+		if narrow := namespaces[w.Namespace].narrow(w, labels, common[w]); len(narrow) > len(labels) {
 			found[w] = narrow
 		}
 	}
 	return found
+}
+
+// narrow adds labels, one after the other, that leave the fewest others.
+func (m members) narrow(w behavior.Workload, labels, more map[string]string) map[string]string {
+	narrow := maps.Clone(labels)
+	for least := m.others(w, labels); least > 0; {
+		best := ""
+		for _, k := range slices.Sorted(maps.Keys(more)) {
+			if _, has := narrow[k]; has {
+				continue
+			}
+			narrow[k] = more[k]
+			if n := m.others(w, narrow); n < least {
+				least, best = n, k
+			}
+			delete(narrow, k)
+		}
+		if best == "" {
+			break
+		}
+		narrow[best] = more[best]
+	}
+	return narrow
 }
 
 // Matches lists the workloads of a namespace with pods that the labels select,
