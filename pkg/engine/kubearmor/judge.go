@@ -182,9 +182,16 @@ func (s selector) expressions(labels map[string]string) bool {
 func (t *table) judge(f behavior.Fact, posture [classes]string) engine.Verdict {
 	switch f.Kind {
 	case behavior.Process:
-		return t.judgeProcess(f, posture)
+		v := t.judgeProcess(f.Path, f.Parent, posture)
+		if f.Interpreter != "" && (v.Decision == engine.Allowed || v.Decision == engine.NotMine) {
+			if i := t.judgeProcess(f.Interpreter, f.Parent, posture); i.Decision != engine.NotMine && i.Decision != engine.Allowed {
+				i.Reason = "its interpreter " + f.Interpreter + " is run: " + i.Reason
+				return i
+			}
+		}
+		return v
 	case behavior.File:
-		return t.judgeFile(f.Path, f.Exe, f.Access, posture)
+		return t.judgeOperation(f, posture)
 	case behavior.Network:
 		return t.judgeNetwork(f, posture)
 	case behavior.Capability:
@@ -196,13 +203,13 @@ func (t *table) judge(f behavior.Fact, posture [classes]string) engine.Verdict {
 
 // judgeProcess decides about running a program: that it may be run, and that the
 // one that runs it may open its file.
-func (t *table) judgeProcess(f behavior.Fact, posture [classes]string) engine.Verdict {
-	if raw(f.Path) == "/" {
+func (t *table) judgeProcess(path, parent string, posture [classes]string) engine.Verdict {
+	if raw(path) == "/" {
 		return t.exempt(classProcess, "it has no path that is compared")
 	}
-	r, ok := t.process.match(kernelPath(raw(f.Path)), raw(f.Parent), true)
+	r, ok := t.process.match(kernelPath(raw(path)), raw(parent), true)
 	run := t.verdict(classProcess, r, ok, posture)
-	open := t.judgeFile(f.Path, f.Parent, behavior.Read, posture)
+	open := t.judgeFile(path, parent, behavior.Read, posture)
 	switch {
 	case run.Decision == engine.Denied || run.Decision == engine.Unknown && open.Decision != engine.Denied:
 		return run
@@ -213,6 +220,21 @@ func (t *table) judgeProcess(f behavior.Fact, posture [classes]string) engine.Ve
 		return open
 	}
 	return run
+}
+
+// judgeOperation decides about a file by what was done with it: not every way to
+// change one is looked at.
+func (t *table) judgeOperation(f behavior.Fact, posture [classes]string) engine.Verdict {
+	switch f.Operation {
+	case behavior.OpChown:
+		return t.exempt(classFile, "a change of owner is not looked at")
+	case behavior.OpTruncate, behavior.OpChmod, behavior.OpUnlink, behavior.OpRename, behavior.OpLink:
+		r, ok := t.file.match(kernelPath(raw(f.Path)), raw(f.Exe), false)
+		if ok && r.readOnly && !r.ownerOnly {
+			return engine.Verdict{Decision: engine.Allowed, Object: r.object, Reason: "readOnly stops write(2) only, and not " + string(f.Operation)}
+		}
+	}
+	return t.judgeFile(f.Path, f.Exe, f.Access, posture)
 }
 
 func (t *table) judgeFile(path, exe string, access behavior.Access, posture [classes]string) engine.Verdict {

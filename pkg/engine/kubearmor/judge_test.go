@@ -73,6 +73,14 @@ func open(exe, path string, access behavior.Access) behavior.Fact {
 	return behavior.Fact{Kind: behavior.File, Exe: exe, Path: path, Access: access}
 }
 
+func change(exe, path string, op behavior.Operation) behavior.Fact {
+	return behavior.Fact{Kind: behavior.File, Exe: exe, Path: path, Access: behavior.Write, Operation: op}
+}
+
+func script(parent, path, interpreter string) behavior.Fact {
+	return behavior.Fact{Kind: behavior.Process, Parent: parent, Path: path, Interpreter: interpreter}
+}
+
 func dial(exe, protocol string) behavior.Fact {
 	return behavior.Fact{Kind: behavior.Network, Exe: exe, Direction: behavior.Egress, Protocol: protocol, Port: 1}
 }
@@ -100,6 +108,27 @@ func TestJudgeDecidesAsTheEnforcerDoes(t *testing.T) {
 		{"a symlink in a rule never matches", block + ksp("p", "action: Allow\nprocess: {matchPaths: [{path: /bin/sh}]}"), run("", "/usr/bin/dash"), engine.Denied},
 		{"a resolved path covers its symlinks", block + ksp("p", "action: Allow\nprocess: {matchPaths: [{path: /usr/bin/dash}]}"), run("", "/usr/bin/dash"), engine.Allowed},
 		{"a script without a rule is denied though its interpreter has one", block + ksp("p", "action: Allow\nprocess: {matchPaths: [{path: /usr/bin/dash}]}"), run("", "/start.sh"), engine.Denied},
+		{"a script whose interpreter has no rule is denied", block + ksp("p", "action: Allow\nprocess: {matchPaths: [{path: /start.sh}]}"), script("", "/start.sh", "/usr/bin/dash"), engine.Denied},
+		{"a script with a rule for it and for its interpreter works", block + ksp("p", "action: Allow\nprocess: {matchPaths: [{path: /start.sh}, {path: /usr/bin/dash}]}"), script("", "/start.sh", "/usr/bin/dash"), engine.Allowed},
+		{"a script's interpreter has the parent of the script", block + ksp("p", "action: Allow\nprocess: {matchPaths: [{path: /start.sh}, {path: /usr/bin/dash, fromSource: [{path: /a}]}]}"), script("/b", "/start.sh", "/usr/bin/dash"), engine.Denied},
+		{"a Block of the interpreter blocks its scripts", ksp("p", "action: Block\nprocess: {matchPaths: [{path: /usr/bin/dash}]}"), script("", "/start.sh", "/usr/bin/dash"), engine.Denied},
+		{"a source is no grandparent", block + ksp("p", "action: Allow\nprocess: {matchPaths: [{path: /c, fromSource: [{path: /a}]}, {path: /b, fromSource: [{path: /a}]}]}"), run("/b", "/c"), engine.Denied},
+		{"a source that is a symlink matches nothing", block + ksp("p", "action: Allow\nprocess: {matchPaths: [{path: /b, fromSource: [{path: /bin/sh}]}]}"), run("/usr/bin/dash", "/b"), engine.Denied},
+		{"a network source allows its executable", block + ksp("p", "action: Allow\nnetwork: {matchProtocols: [{protocol: tcp, fromSource: [{path: /a}]}]}"), dial("/a", "tcp"), engine.Allowed},
+		{"truncating passes readOnly", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f, readOnly: true}]}"), change("/a", "/f", behavior.OpTruncate), engine.Allowed},
+		{"a change of mode passes readOnly", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f, readOnly: true}]}"), change("/a", "/f", behavior.OpChmod), engine.Allowed},
+		{"removing passes readOnly", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f, readOnly: true}]}"), change("/a", "/f", behavior.OpUnlink), engine.Allowed},
+		{"renaming passes readOnly", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f, readOnly: true}]}"), change("/a", "/f", behavior.OpRename), engine.Allowed},
+		{"linking passes readOnly", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f, readOnly: true}]}"), change("/a", "/f", behavior.OpLink), engine.Allowed},
+		{"removing what is not listed is denied", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f}]}"), change("/a", "/g", behavior.OpUnlink), engine.Denied},
+		{"truncating what is not listed is denied", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f}]}"), change("/a", "/g", behavior.OpTruncate), engine.Denied},
+		{"renaming what is not listed is denied", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f}]}"), change("/a", "/g", behavior.OpRename), engine.Denied},
+		{"linking what is not listed is denied", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f}]}"), change("/a", "/g", behavior.OpLink), engine.Denied},
+		{"making a folder that is not listed is denied", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f}]}"), change("/a", "/g", behavior.OpMkdir), engine.Denied},
+		{"making a device that is not listed is denied", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f}]}"), change("/a", "/g", behavior.OpMknod), engine.Denied},
+		{"a change of mode of what is not listed is denied", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f}]}"), change("/a", "/g", behavior.OpChmod), engine.Denied},
+		{"a change of owner passes, whatever is listed", block + ksp("p", "action: Allow\nfile: {matchPaths: [{path: /f}]}"), change("/a", "/g", behavior.OpChown), engine.Allowed},
+		{"a change of owner passes a Block, too", ksp("p", "action: Block\nfile: {matchPaths: [{path: /f}]}"), change("/a", "/f", behavior.OpChown), engine.Allowed},
 		{"a process source is the immediate parent", block + ksp("p", "action: Allow\nprocess: {matchPaths: [{path: /b, fromSource: [{path: /a}]}]}"), run("/a", "/b"), engine.Allowed},
 		{"a process source is no other", block + ksp("p", "action: Allow\nprocess: {matchPaths: [{path: /b, fromSource: [{path: /a}]}]}"), run("/c", "/b"), engine.Denied},
 		{"a process from outside the container has no source", block + ksp("p", "action: Allow\nprocess: {matchPaths: [{path: /b, fromSource: [{path: /a}]}]}"), run("", "/b"), engine.Denied},

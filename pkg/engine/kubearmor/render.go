@@ -171,6 +171,16 @@ func (d *draft) takeProcess(r policy.Rule) {
 	}
 	d.process = append(d.process, entry{path: path, from: from(r)})
 	d.file = append(d.file, entry{path: path, access: behavior.Read})
+	// The enforcer asks for a script and for its interpreter, of the same parent.
+	for o := range r.Facts.All() {
+		if o.Fact.Interpreter == "" {
+			continue
+		}
+		if interpreter, ok := d.expressible(o.Fact.Interpreter); ok {
+			d.process = append(d.process, entry{path: interpreter, from: from(r)})
+			d.file = append(d.file, entry{path: interpreter, access: behavior.Read})
+		}
+	}
 }
 
 func (d *draft) takeFile(r policy.Rule) {

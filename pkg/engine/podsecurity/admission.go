@@ -73,7 +73,7 @@ type limits struct {
 	HostPaths    []string            `json:"hostPaths"`    // of the node, that may be mounted
 	HostPorts    []int32             `json:"hostPorts"`    // of the node, that may be taken
 	Privileged   []string            `json:"privileged"`   // containers that may be
-	Capabilities map[string][]string `json:"capabilities"` // that containers may add
+	Capabilities map[string][]string `json:"capabilities"` // that containers may add, for they have them
 	DropAll      []string            `json:"dropAll"`      // containers that must drop all capabilities
 	Contained    []string            `json:"contained"`    // that must not be able to gain privileges
 	ReadOnlyRoot []string            `json:"readOnlyRoot"` // whose root file system must be read-only
@@ -99,9 +99,8 @@ func limitsOf(spec behavior.PodSpec) limits {
 		for _, p := range c.Ports {
 			l.HostPorts = append(l.HostPorts, p.Port)
 		}
-		if len(c.Security.Capabilities.Add) > 0 {
-			l.Capabilities[c.Name] = slices.Compact(sorted(c.Security.Capabilities.Add))
-		}
+		// An empty list, not none: null is no list to an expression.
+		l.Capabilities[c.Name] = append([]string{}, slices.Compact(sorted(held(c.Security.Capabilities)))...)
 		for list, is := range map[*[]string]func(behavior.PodSpec, behavior.ContainerSpec) bool{&l.Privileged: privileged, &l.DropAll: dropsAll,
 			&l.Contained: contained, &l.ReadOnlyRoot: readOnlyRoot, &l.NonRoot: nonRoot, &l.Filtered: filtered} {
 			if is(spec, c) {
@@ -116,6 +115,25 @@ func limitsOf(spec behavior.PodSpec) limits {
 	slices.Sort(l.HostPorts)
 	l.HostPorts = slices.Compact(l.HostPorts)
 	return l
+}
+
+// held are the capabilities that a container has: to add one of them by name is no
+// gain, and is what a hardened container does that keeps some of the default ones.
+func held(c behavior.Capabilities) []string {
+	list := slices.Clone(c.Add)
+	for _, name := range defaultCapabilities() {
+		if !slices.Contains(c.Drop, name) && !slices.Contains(c.Drop, "ALL") {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// defaultCapabilities are those that containerd gives to a container whose
+// specification says nothing (oci.WithDefaultUnixCaps); CRI-O gives some fewer.
+func defaultCapabilities() []string {
+	return []string{"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW",
+		"SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}
 }
 
 func hostNames() []string { return []string{"hostIPC", "hostNetwork", "hostPID"} }
@@ -195,7 +213,7 @@ func checks() []check {
 		},
 	}, {
 		expression: `variables.containers.all(c, c.?securityContext.?capabilities.?add.orValue([]).all(a, c.name in variables.capabilities && a in variables.capabilities[c.name]))`,
-		message:    "adds a capability that was not added",
+		message:    "adds a capability that it did not have",
 		broken: func(l limits, spec behavior.PodSpec) bool {
 			return slices.ContainsFunc(spec.All(), func(c behavior.ContainerSpec) bool {
 				return slices.ContainsFunc(c.Security.Capabilities.Add, func(a string) bool { return !slices.Contains(l.Capabilities[c.Name], a) })

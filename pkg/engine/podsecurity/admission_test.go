@@ -202,6 +202,33 @@ func TestAdmitDecidesAsTheExpressionsDo(t *testing.T) {
 	}
 }
 
+// The Component's patch must not make pods that the admission policy, learned from
+// pods without it, refuses.
+func TestAHardenedPodIsAdmitted(t *testing.T) {
+	for _, drop := range [][]string{nil, {"NET_RAW"}, {"ALL"}} {
+		spec := behavior.ContainerSpec{Security: behavior.ContainerSecurity{Capabilities: behavior.Capabilities{Add: []string{"SYS_TIME", "CHOWN"}, Drop: drop}}}
+		p := web(spec, capability("CHOWN"), capability("SYS_TIME"))
+		judge := parsed(t, render(t, p)).(engine.Admitter)
+		hardened := p.Coverage.Spec.Pod
+		hardened.Containers = append([]behavior.ContainerSpec{}, hardened.Containers...)
+		hardened.Containers[0].Security.Capabilities = behavior.Capabilities{Drop: []string{"ALL"}, Add: []string{"CHOWN", "SYS_TIME"}}
+		if v := judge.Admit(workload(), hardened); v.Decision != engine.Allowed {
+			t.Errorf("dropping %q: %s (%s)", drop, v.Decision, v.Reason)
+		}
+		hardened.Containers[0].Security.Capabilities.Add = []string{"SYS_ADMIN"}
+		if v := judge.Admit(workload(), hardened); v.Decision != engine.Denied {
+			t.Errorf("dropping %q, a capability that it did not have: %s", drop, v.Decision)
+		}
+	}
+	p := web(behavior.ContainerSpec{}, capability("CHOWN"))
+	judge := parsed(t, render(t, p)).(engine.Admitter)
+	hardened := p.Coverage.Spec.Pod
+	hardened.Containers = []behavior.ContainerSpec{{Name: "web", Security: behavior.ContainerSecurity{Capabilities: behavior.Capabilities{Drop: []string{"ALL"}, Add: []string{"CHOWN"}}}}}
+	if v := judge.Admit(workload(), hardened); v.Decision != engine.Allowed {
+		t.Errorf("a default capability by its name: %s (%s)", v.Decision, v.Reason)
+	}
+}
+
 func TestAnEditedAdmissionPolicyIsReadAsItStands(t *testing.T) {
 	p := web(behavior.ContainerSpec{})
 	rendered := render(t, p)
