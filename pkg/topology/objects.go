@@ -13,11 +13,12 @@ import (
 
 // Meta is an object's metadata.
 type Meta struct {
-	Namespace string            `json:"namespace,omitempty"`
-	Name      string            `json:"name"`
-	Labels    map[string]string `json:"labels,omitempty"`
-	Owners    []Owner           `json:"ownerReferences,omitempty"`
-	Created   time.Time         `json:"creationTimestamp,omitzero"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Namespace   string            `json:"namespace,omitempty"`
+	Name        string            `json:"name"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Owners      []Owner           `json:"ownerReferences,omitempty"`
+	Created     time.Time         `json:"creationTimestamp,omitzero"`
 }
 
 // Owner is a reference to the object that made another.
@@ -171,6 +172,17 @@ type Node struct {
 	} `json:"status"`
 }
 
+// CiliumNode is what Cilium keeps of a node: the addresses from which it speaks to
+// pods, which the Node does not have. Kind CiliumNode of cilium.io/v2.
+type CiliumNode struct {
+	Meta Meta `json:"metadata"`
+	Spec struct {
+		Addresses []struct {
+			IP string `json:"ip"`
+		} `json:"addresses,omitempty"`
+	} `json:"spec"`
+}
+
 // Controller is any object that makes pods or makes what makes pods: ReplicaSet,
 // Deployment, StatefulSet, DaemonSet, Job, CronJob.
 type Controller struct {
@@ -240,6 +252,8 @@ func (c *Cluster) addOne(kind string, data []byte, at time.Time) error {
 		err = add(data, c.AddEndpointSlice)
 	case "Node":
 		err = add(data, c.AddNode)
+	case "CiliumNode":
+		err = add(data, c.AddCiliumNode)
 	case "ReplicaSet", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob":
 		err = add(data, func(o Controller) { c.AddController(kind, o) })
 	default:

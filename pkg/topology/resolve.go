@@ -3,6 +3,7 @@ package topology
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/behavior"
@@ -159,6 +160,13 @@ func (c *Cluster) build() *index {
 	for _, n := range c.nodes {
 		x.addNode(n)
 	}
+	for _, n := range c.ciliumNodes {
+		for _, a := range n.Spec.Addresses {
+			if addr, err := netip.ParseAddr(a.IP); err == nil {
+				x.nodes[addr.Unmap()] = n.Meta.Name
+			}
+		}
+	}
 	for _, p := range c.pods {
 		for _, ip := range append([]IP{{p.Status.HostIP}}, p.Status.HostIPs...) {
 			if a, err := netip.ParseAddr(ip.IP); err == nil {
@@ -180,9 +188,26 @@ func (c *Cluster) build() *index {
 	return x
 }
 
+// nodeAnnotations are those by which networks tell from which addresses a node
+// speaks to pods: Calico's tunnels and Cilium's host device, as their sources have
+// them.
+func nodeAnnotations() []string {
+	return []string{
+		"projectcalico.org/IPv4IPIPTunnelAddr", "projectcalico.org/IPv4VXLANTunnelAddr", "projectcalico.org/IPv6VXLANTunnelAddr",
+		"projectcalico.org/IPv4WireguardInterfaceAddr", "projectcalico.org/IPv6WireguardInterfaceAddr",
+		"network.cilium.io/ipv4-cilium-host", "network.cilium.io/ipv6-cilium-host",
+	}
+}
+
 func (x *index) addNode(n Node) {
 	for _, a := range n.Status.Addresses {
 		if addr, err := netip.ParseAddr(a.Address); err == nil {
+			x.nodes[addr.Unmap()] = n.Meta.Name
+		}
+	}
+	for _, key := range nodeAnnotations() {
+		value, _, _ := strings.Cut(n.Meta.Annotations[key], "/") // with or without its prefix's length
+		if addr, err := netip.ParseAddr(value); err == nil {
 			x.nodes[addr.Unmap()] = n.Meta.Name
 		}
 	}

@@ -30,6 +30,7 @@ type Cluster struct {
 	services    map[name]Service
 	slices      map[name]EndpointSlice
 	nodes       map[string]Node
+	ciliumNodes map[string]CiliumNode
 
 	tenures map[netip.Addr][]*tenure // of pods with an address of their own
 	specs   map[string]*behavior.PodSpec
@@ -63,6 +64,7 @@ func New() *Cluster {
 		services:    map[name]Service{},
 		slices:      map[name]EndpointSlice{},
 		nodes:       map[string]Node{},
+		ciliumNodes: map[string]CiliumNode{},
 		tenures:     map[netip.Addr][]*tenure{},
 		specs:       map[string]*behavior.PodSpec{},
 	}
@@ -153,6 +155,12 @@ func (c *Cluster) AddEndpointSlice(s EndpointSlice) {
 func (c *Cluster) AddNode(n Node) {
 	c.index = nil
 	c.nodes[n.Meta.Name] = n
+}
+
+// AddCiliumNode adds or replaces what Cilium keeps of a node.
+func (c *Cluster) AddCiliumNode(n CiliumNode) {
+	c.index = nil
+	c.ciliumNodes[n.Meta.Name] = n
 }
 
 // AddController adds or replaces an object that makes pods; kind as in the API.

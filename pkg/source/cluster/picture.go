@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -22,21 +23,29 @@ import (
 type kind struct {
 	name     string
 	resource schema.GroupVersionResource
+	// extra kinds are not in every cluster, and do without where they may not be
+	// read: some addresses then have no name.
+	extra bool
 }
 
 func kinds() []kind {
 	return []kind{
-		{"Pod", resource("", "v1", "pods")},
-		{"Service", resource("", "v1", "services")},
-		{"Node", resource("", "v1", "nodes")},
-		{"EndpointSlice", resource("discovery.k8s.io", "v1", "endpointslices")},
-		{"ReplicaSet", resource("apps", "v1", "replicasets")},
-		{"Deployment", resource("apps", "v1", "deployments")},
-		{"StatefulSet", resource("apps", "v1", "statefulsets")},
-		{"DaemonSet", resource("apps", "v1", "daemonsets")},
-		{"Job", resource("batch", "v1", "jobs")},
-		{"CronJob", resource("batch", "v1", "cronjobs")},
+		{name: "Pod", resource: resource("", "v1", "pods")},
+		{name: "Service", resource: resource("", "v1", "services")},
+		{name: "Node", resource: resource("", "v1", "nodes")},
+		{name: "EndpointSlice", resource: resource("discovery.k8s.io", "v1", "endpointslices")},
+		{name: "ReplicaSet", resource: resource("apps", "v1", "replicasets")},
+		{name: "Deployment", resource: resource("apps", "v1", "deployments")},
+		{name: "StatefulSet", resource: resource("apps", "v1", "statefulsets")},
+		{name: "DaemonSet", resource: resource("apps", "v1", "daemonsets")},
+		{name: "Job", resource: resource("batch", "v1", "jobs")},
+		{name: "CronJob", resource: resource("batch", "v1", "cronjobs")},
 	}
+}
+
+// extras are kinds that some networks keep of nodes.
+func extras() []kind {
+	return []kind{{name: "CiliumNode", resource: resource("cilium.io", "v2", "ciliumnodes"), extra: true}}
 }
 
 // podKey names a pod.
@@ -84,7 +93,7 @@ const pageSize = 500
 func (p *picture) list(ctx context.Context, api dynamic.Interface) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
-	for _, k := range kinds() {
+	for _, k := range append(kinds(), extras()...) {
 		group.Go(func() error {
 			_, err := p.listKind(ctx, api, k)
 			return err
@@ -99,6 +108,9 @@ func (p *picture) listKind(ctx context.Context, api dynamic.Interface, k kind) (
 	found := map[podKey]bool{}
 	for {
 		page, err := api.Resource(k.resource).List(ctx, options)
+		if k.extra && (apierrors.IsNotFound(err) || apierrors.IsForbidden(err)) {
+			return "", nil
+		}
 		if err != nil {
 			return "", fmt.Errorf("list %s: %w", k.resource.Resource, err)
 		}

@@ -24,7 +24,7 @@ type values = map[string]any
 func shopOf(t *testing.T, objects map[string]values) *Source {
 	t.Helper()
 	lists := map[schema.GroupVersionResource]string{resource("policy", "v1", "poddisruptionbudgets"): "PodDisruptionBudgetList"}
-	for _, k := range kinds() {
+	for _, k := range append(kinds(), extras()...) {
 		lists[k.resource] = k.name + "List"
 	}
 	var list []runtime.Object

@@ -30,9 +30,9 @@ type Rollout struct {
 // restartable are the kinds that a restart is known for.
 func restartable() []kind {
 	return []kind{
-		{"Deployment", resource("apps", "v1", "deployments")},
-		{"StatefulSet", resource("apps", "v1", "statefulsets")},
-		{"DaemonSet", resource("apps", "v1", "daemonsets")},
+		{name: "Deployment", resource: resource("apps", "v1", "deployments")},
+		{name: "StatefulSet", resource: resource("apps", "v1", "statefulsets")},
+		{name: "DaemonSet", resource: resource("apps", "v1", "daemonsets")},
 	}
 }
 

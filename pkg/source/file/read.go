@@ -149,7 +149,7 @@ func (s *Source) item(list string, i int, text []byte) error {
 // over: people dump what they have.
 func (s *Source) add(kind string, text []byte) error {
 	switch kind {
-	case "Pod", "Service", "EndpointSlice", "Node", "ReplicaSet", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob":
+	case "Pod", "Service", "EndpointSlice", "Node", "CiliumNode", "ReplicaSet", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob":
 		return s.topology.Add(kind, text, s.options.Now())
 	}
 	return nil
