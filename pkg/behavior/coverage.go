@@ -218,3 +218,19 @@ func (c Coverage) Starts() int {
 	}
 	return n
 }
+
+// CurrentImage is the image of the container in the pod that was observed last,
+// and of those the one that was found last; empty where no image is known.
+func (c Coverage) CurrentImage() string {
+	var best PodCoverage
+	for _, p := range c.Pods {
+		later := p.To.Compare(best.To)
+		if later == 0 {
+			later = p.From.Compare(best.From)
+		}
+		if p.Image != "" && (best.Image == "" || later > 0 || later == 0 && p.Image > best.Image) {
+			best = p
+		}
+	}
+	return best.Image
+}

@@ -194,7 +194,8 @@ type outcomeWorkload struct {
 	Rules     map[string]int               `json:"rules,omitempty"`
 	Coverage  map[string]behavior.Coverage `json:"coverage,omitempty"`
 	Shortfall map[string][]string          `json:"shortfalls,omitempty"`
-	Entered   int                          `json:"leftOut,omitempty"` // facts of processes that entered a container from outside
+	Entered   int                          `json:"leftOut,omitempty"`   // facts of processes that entered a container from outside
+	Weak      int                          `json:"weakRules,omitempty"` // that stand on thin evidence
 	// Suspicious is set aside: in no policy.
 	Suspicious []suspicionReport `json:"suspicious,omitempty"`
 }
@@ -212,7 +213,7 @@ func report(namespace string, plan rollout.Plan) outcome {
 				short[name] = s
 			}
 		}
-		r.Workloads = append(r.Workloads, outcomeWorkload{w.Workload.String(), w.Stage, w.Change, w.Facts, w.Rules, w.Coverage, short, w.Entered, suspicionReports(w.Suspicions)})
+		r.Workloads = append(r.Workloads, outcomeWorkload{w.Workload.String(), w.Stage, w.Change, w.Facts, w.Rules, w.Coverage, short, w.Entered, w.Weak, suspicionReports(w.Suspicions)})
 	}
 	return r
 }
@@ -247,6 +248,11 @@ func (a *app) show(plan rollout.Plan, wide bool) error {
 	}
 	missed.print(a.Out, "coverage")
 	podSecurityOf(coverages(plan)).print(a.Out)
+	for _, w := range plan.Summary {
+		if w.Weak > 0 {
+			fmt.Fprintf(a.Out, "weak: %s: the evidence for %s is thin (kubectl autopolicy explain says why)\n", w.Workload, number(w.Weak, "rule"))
+		}
+	}
 	for _, w := range plan.Summary {
 		if w.Entered > 0 {
 			fmt.Fprintf(a.Out, "left out: %s: %s of processes that entered its containers from outside, such as by kubectl exec (--include-exec learns them)\n",

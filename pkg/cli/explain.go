@@ -116,6 +116,7 @@ type ruleReport struct {
 	Kind      behavior.Kind     `json:"kind"`
 	Allows    string            `json:"allows"`
 	Why       string            `json:"why,omitempty"`
+	Weak      string            `json:"weak,omitempty"`
 	Count     uint64            `json:"count"`
 	First     time.Time         `json:"first"`
 	Last      time.Time         `json:"last"`
@@ -141,7 +142,7 @@ func explanation(x rollout.Explanation) workloadReport {
 	for _, r := range x.Rules {
 		e := r.Evidence()
 		report := ruleReport{
-			Container: r.Container, Kind: r.Kind, Allows: r.String(), Why: r.Why, Count: r.Count(), First: e.First, Last: e.Last,
+			Container: r.Container, Kind: r.Kind, Allows: r.String(), Why: r.Why, Weak: r.Weak, Count: r.Count(), First: e.First, Last: e.Last,
 			Pods: len(e.Pods), OfPods: x.Pods[r.Container], HeldBy: map[string]string{}, Refused: map[string]string{},
 		}
 		for name, v := range r.Objects {
@@ -177,16 +178,19 @@ func (o *explainOptions) print(x rollout.Explanation) error {
 		}
 		row := []string{r.Container, may, fmt.Sprint(r.Count), fmt.Sprintf("%d/%d", r.Pods, r.OfPods), stamp(r.First), stamp(r.Last), held(r)}
 		if o.output.format == "wide" {
-			row = append(row, r.Why)
+			row = append(row, r.Weak, r.Why)
 		}
 		rows = append(rows, row)
 	}
 	headings := []string{"CONTAINER", "MAY", "SEEN", "PODS", "FIRST", "LAST", "HELD BY"}
 	if o.output.format == "wide" {
-		headings = append(headings, "WHY")
+		headings = append(headings, "WEAK", "WHY")
 	}
 	if err := table(o.Out, headings, rows); err != nil {
 		return err
+	}
+	if weak := slices.DeleteFunc(slices.Clone(all.Rules), func(r ruleReport) bool { return r.Weak == "" }); len(weak) > 0 {
+		fmt.Fprintf(o.Out, "weak: the evidence for %s is thin (-o wide says why)\n", number(len(weak), "rule"))
 	}
 	all.PodSecurity.print(o.Out)
 	for _, n := range all.Notes {
@@ -234,6 +238,9 @@ func (o *explainOptions) printRule(r ruleReport) {
 	line("%s may %s", r.Container, r.Allows)
 	if r.Why != "" {
 		line("  why: %s", r.Why)
+	}
+	if r.Weak != "" {
+		line("  weak: %s", r.Weak)
 	}
 	line("  seen at least %d times in %d of %d pods, first %s, last %s", r.Count, r.Pods, r.OfPods, stamp(r.First), stamp(r.Last))
 	for _, name := range slices.Sorted(maps.Keys(r.HeldBy)) {

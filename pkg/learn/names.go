@@ -60,7 +60,11 @@ func (c *clock) shape(name string) (string, certainty) {
 		return "a time", renewed
 	}
 	if prefix, ok := temporary(name); ok {
-		return prefix + "*" + name[extension(name):], random
+		end := name[extension(name):]
+		if len(end) > 5 || changes(end) > 1 {
+			end = "" // it is what was drawn
+		}
+		return prefix + "*" + end, random
 	}
 	var shape strings.Builder
 	sure := given

@@ -156,7 +156,7 @@ func (l *learner) stars(la lane, prefix pattern, children map[string]int32) (map
 		if sure != given {
 			varying = append(varying, part)
 		}
-		if len(children) >= min(t.few, t.many) || sure == renewed {
+		if !generated && sure != given || !all && len(children) >= t.many {
 			g, a := n.add(part, kind, sure, t, true)
 			generated, all = generated || g, all || a
 		}

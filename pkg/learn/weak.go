@@ -19,7 +19,7 @@ type scale struct {
 }
 
 func newScale(c behavior.Coverage, seen behavior.Evidence) scale {
-	s := scale{coverage: c, pods: max(len(c.Pods), len(seen.Pods)), current: CurrentImage(c)}
+	s := scale{coverage: c, pods: max(len(c.Pods), len(seen.Pods)), current: c.CurrentImage()}
 	restarts := 0
 	var hours time.Duration
 	for _, p := range c.Pods {
@@ -33,22 +33,6 @@ func newScale(c behavior.Coverage, seen behavior.Evidence) scale {
 		s.span += fmt.Sprintf(", %.1f hours", math.Round(hours.Hours()*10)/10)
 	}
 	return s
-}
-
-// CurrentImage is the image of the container in the pod that was observed last,
-// and of those the one that was found last; empty where no image is known.
-func CurrentImage(c behavior.Coverage) string {
-	var best behavior.PodCoverage
-	for _, p := range c.Pods {
-		later := p.To.Compare(best.To)
-		if later == 0 {
-			later = p.From.Compare(best.From)
-		}
-		if p.Image != "" && (best.Image == "" || later > 0 || later == 0 && p.Image > best.Image) {
-			best = p
-		}
-	}
-	return best.Image
 }
 
 // weak says in words why the evidence of a rule is thin; empty where it is not.

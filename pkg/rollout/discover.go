@@ -165,6 +165,7 @@ func (d *discovery) workload(w behavior.Workload, fresh behavior.Profiles) error
 		}
 	}
 	l.added = beyond(l.set, before)
+	d.reasons = append(d.reasons, imageChanges(w, old, fresh, everything)...)
 	same := l.change == Updated && equal(l.set, before) && s.Decisions == decisionsDigest(d.candidate.rec.decisions, w)
 	if same && !held && !d.review {
 		other, err := d.standsElsewhere(l.set, before)
@@ -420,7 +421,7 @@ func (d *discovery) summarize(plan *Plan) error {
 		d.noteSelectors()
 	}
 	for _, l := range d.learned {
-		s := Summary{Workload: l.workload, Stage: policy.Audit, Change: l.change, Containers: l.set.Containers, New: l.added, More: l.more, Suspicions: l.suspicions,
+		s := Summary{Workload: l.workload, Stage: policy.Audit, Change: l.change, Containers: l.set.Containers, New: l.added, More: l.more, Weak: weak(l.set), Suspicions: l.suspicions,
 			Coverage: map[string]behavior.Coverage{}, Facts: map[behavior.Kind]int{}, Rules: map[string]int{}}
 		if st := d.candidate.rec.find(l.workload.Slug()); st != nil {
 			s.Stage = st.Stage
@@ -442,6 +443,17 @@ func (d *discovery) summarize(plan *Plan) error {
 		plan.Summary = append(plan.Summary, s)
 	}
 	return nil
+}
+
+// weak counts the rules that stand on thin evidence.
+func weak(s policy.Set) int {
+	n := 0
+	for _, r := range s.Rules {
+		if r.Weak != "" {
+			n++
+		}
+	}
+	return n
 }
 
 // judgeRules counts the rules that an engine would enforce and notes the facts

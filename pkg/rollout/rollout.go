@@ -93,6 +93,8 @@ type Summary struct {
 	// Suspicions were seen, now or before, and are in no rule. Those that are not
 	// declined wait for a person.
 	Suspicions []policy.Suspicion
+	// Weak counts the rules that stand on thin evidence; explain says which.
+	Weak int
 	// Entered counts the fresh facts of processes that entered a container from
 	// outside and that were left out.
 	Entered int

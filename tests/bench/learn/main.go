@@ -166,6 +166,12 @@ func again(ctx context.Context, facts int, shuffle uint64) (reading, error) {
 	return r, nil
 }
 
+// system says where this was measured, and how busy it was with other things: what
+// shares a processor's caches makes its time longer.
 func system() string {
-	return fmt.Sprintf("%s/%s, %d CPUs of which one was used, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
+	load := "an unknown load"
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		load, _, _ = strings.Cut(string(text), " ")
+	}
+	return fmt.Sprintf("%s/%s, %d CPUs of which one was used, %s, load average %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), load)
 }
