@@ -119,6 +119,12 @@ type Book struct {
 	flows   uint64
 	kinds   map[behavior.Kind]bool // that were seen in the namespace
 
+	// from and to are when a stream was followed, in seconds; zero for flows that
+	// somebody wrote down, whose own times are all that is known.
+	from, to int64
+	again    int64  // flows up to this second may come again, and count for nothing
+	gap      string // what is missing of every pod, in words, escaped
+
 	r       response
 	f       flow
 	q       request
@@ -442,12 +448,16 @@ func (b *Book) count(k key, f *flow, n *node, ok bool) {
 	t.first, t.last = min(t.first, f.sec), max(t.last, f.sec)
 	// A connection is counted by its first packet, which a policy's verdict tells of
 	// once more.
-	if f.kind == kindL7 || f.protocol != protoTCP || f.syn && !f.ack && (f.event != eventPolicyVerdict || k.class != passed) {
+	switch {
+	case f.sec <= b.again:
+	case f.kind == kindL7 || f.protocol != protoTCP || f.syn && !f.ack && (f.event != eventPolicyVerdict || k.class != passed):
 		t.count++
 	}
 	n.connected = true
 	n.at(f.sec)
-	b.sides[k.self].node = n
+	if own := &b.sides[k.self]; own.node == nil || n.name < own.node.name {
+		own.node = n
+	}
 }
 
 // side gives an endpoint's number.

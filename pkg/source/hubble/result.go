@@ -254,12 +254,16 @@ func (m *maker) coverage(v topology.PodView) behavior.Coverage {
 	case n == nil || !n.connected:
 		c.Gaps = append(c.Gaps, "node "+cmp.Or(behavior.Escape(v.Node), "of pod "+v.Name)+": Hubble told nothing of it")
 	default:
-		from := time.Unix(n.first, 0).UTC()
-		if v.Started.After(from) {
+		first, last := n.first, n.last
+		if m.to != 0 { // a stream that stood speaks for the time without flows, too
+			first, last = m.watched(n), m.to
+		}
+		from := time.Unix(first, 0).UTC()
+		traffic := !v.Started.IsZero() && !v.Started.Before(from)
+		if traffic {
 			from = v.Started.UTC()
 		}
-		c.Pods = map[string]behavior.PodCoverage{v.Name: {Node: n.name, From: behavior.Second(from), To: time.Unix(n.last, 0).UTC(),
-			Traffic: !v.Started.IsZero() && !v.Started.Before(time.Unix(n.first, 0))}}
+		c.Pods = map[string]behavior.PodCoverage{v.Name: {Node: n.name, From: behavior.Second(from), To: time.Unix(last, 0).UTC(), Traffic: traffic}}
 		if n.missing != "" {
 			c.Gaps = append(c.Gaps, "node "+n.name+": "+n.missing)
 		}
@@ -281,6 +285,9 @@ func (m *maker) coverage(v topology.PodView) behavior.Coverage {
 			break
 		}
 	}
+	if m.gap != "" {
+		c.Gaps = append(c.Gaps, m.gap)
+	}
 	if m.result.Unattributed > 0 {
 		if c.Lost == nil {
 			c.Lost = map[string]uint64{}
@@ -289,3 +296,7 @@ func (m *maker) coverage(v topology.PodView) behavior.Coverage {
 	}
 	return c
 }
+
+// watched is since when a node's flows are complete: since the relay said that it
+// is connected, or since its first flow where what its ring still had was asked for.
+func (m *maker) watched(n *node) int64 { return max(n.first, m.from) }
