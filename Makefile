@@ -104,6 +104,10 @@ bench-learn: ## Measure merging and learning from a million facts, in processor 
 	go build -o bin/bench-learn ./tests/bench/learn
 	bin/bench-learn -write docs/benchmarks.md
 
+.PHONY: bench-network
+bench-network: ## Measure flows to policies beside Inspektor Gadget's advisor, and Hubble's decoding; writes docs/benchmarks.md
+	go -C tests/bench/network run . -write $(CURDIR)/docs/benchmarks.md
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s)
 	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' $(wildcard bpf cmd manifests pkg) | sed 's/:func / /' | while read -r file name; do \

@@ -58,6 +58,12 @@ first, and needs --yes where there is no terminal.
   # Show what would be committed, and commit nothing
   kubectl autopolicy discover -n shop --duration 1m --dry-run
 
+  # Learn network policies from the cluster's Hubble, and deploy nothing
+  kubectl autopolicy discover -n shop --source hubble --duration 1h
+
+  # Learn from flows that somebody recorded, without a cluster
+  kubectl autopolicy discover -n shop --from flows.jsonl --from objects.json
+
   # Print what would be deployed to the cluster, and deploy nothing
   kubectl autopolicy discover -n shop --print-only`,
 		Args: noArguments,
@@ -82,10 +88,14 @@ func (o *discoverOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+<<<<<<< HEAD
 	if _, err := seccompForm(o.seccomp, nil); err != nil {
 		return err
 	}
 	s.entered = o.entered
+=======
+	s.entered, s.history = o.entered, true
+>>>>>>> 45bb10b (Follow Hubble's and KubeArmor's relays)
 	if o.restart.restart {
 		s.restart = &o.restart
 	}

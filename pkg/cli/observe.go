@@ -128,6 +128,9 @@ func (a *app) observe(ctx context.Context, s *setup) (behavior.Profiles, error) 
 	if len(s.observer.source.from) > 0 {
 		return a.fromFiles(ctx, s)
 	}
+	if s.observer.source.name != bySelf {
+		return a.relayed(ctx, s)
+	}
 	return a.collect(ctx, s)
 }
 

@@ -55,6 +55,7 @@ type setup struct {
 	restart   *restartFlags // nil when nothing is to be restarted
 	entered   bool          // what entered containers from outside counts as new
 	restarted []cluster.RolloutState
+	history   bool         // what a source still has of before counts, too
 	observed  *observation // nil before anything was observed
 	topology  *topology.Cluster
 	app       *app

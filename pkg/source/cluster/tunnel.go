@@ -27,6 +27,11 @@ type dialer func(ctx context.Context, pod string) (net.Conn, error)
 // tunnelDialer connects through the API server's port-forward, over WebSocket
 // where the server knows it, else over SPDY. No local port is opened.
 func tunnelDialer(config *rest.Config) dialer {
+	return portDialer(config, manifests.Namespace, manifests.Port)
+}
+
+// portDialer connects to a port of a namespace's pods.
+func portDialer(config *rest.Config, namespace string, port int) dialer {
 	return func(ctx context.Context, pod string) (net.Conn, error) {
 		type result struct {
 			conn net.Conn
@@ -35,7 +40,7 @@ func tunnelDialer(config *rest.Config) dialer {
 		// The client's dialers take no context, so a late connection is closed.
 		done := make(chan result, 1)
 		go func() {
-			conn, err := openTunnel(config, pod)
+			conn, err := openTunnel(config, namespace, pod, port)
 			done <- result{conn, err}
 		}()
 		select {
@@ -52,13 +57,13 @@ func tunnelDialer(config *rest.Config) dialer {
 	}
 }
 
-func openTunnel(config *rest.Config, pod string) (net.Conn, error) {
+func openTunnel(config *rest.Config, namespace, pod string, port int) (net.Conn, error) {
 	base, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("port-forward to %s: %w", pod, err)
 	}
 	target := *base
-	target.Path = strings.TrimSuffix(base.Path, "/") + "/api/v1/namespaces/" + manifests.Namespace + "/pods/" + url.PathEscape(pod) + "/portforward"
+	target.Path = strings.TrimSuffix(base.Path, "/") + "/api/v1/namespaces/" + url.PathEscape(namespace) + "/pods/" + url.PathEscape(pod) + "/portforward"
 	transport, upgrader, err := spdy.RoundTripperFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("port-forward to %s: %w", pod, err)
@@ -78,7 +83,7 @@ func openTunnel(config *rest.Config, pod string) (net.Conn, error) {
 	if protocol != portforward.PortForwardProtocolV1Name {
 		return nil, errors.Join(fmt.Errorf("port-forward to %s: server chose protocol %q", pod, protocol), connection.Close())
 	}
-	t, err := newTunnel(connection, pod)
+	t, err := newTunnel(connection, pod, port)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("port-forward to %s: %w", pod, err), connection.Close())
 	}
@@ -102,10 +107,10 @@ const (
 	requestHeader    = "requestID"
 )
 
-func newTunnel(connection httpstream.Connection, pod string) (*tunnel, error) {
+func newTunnel(connection httpstream.Connection, pod string, port int) (*tunnel, error) {
 	headers := http.Header{}
 	headers.Set(streamTypeHeader, "error")
-	headers.Set(portHeader, strconv.Itoa(manifests.Port))
+	headers.Set(portHeader, strconv.Itoa(port))
 	headers.Set(requestHeader, "0")
 	failures, err := connection.CreateStream(headers)
 	if err != nil {

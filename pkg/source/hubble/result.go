@@ -73,12 +73,17 @@ type maker struct {
 	strays   map[string]uint64 // pods of which no container is known, with their flows
 	seen     map[string]*node  // pods of which there are flows, and where
 	profiles map[behavior.Subject]*behavior.Profile
+	selves   map[uint32]self          // by endpoint
+	named    map[uint32]behavior.Peer // pods, by endpoint
+	witness  [1]string
+	once     map[string]uint64 // what Evidence.Pods is while a fact is added, which keeps none of it
 	result   source.Result
 }
 
 func (b *Book) maker(t *topology.Cluster) *maker {
 	m := &maker{Book: b, topology: t, pods: map[string]topology.PodView{}, siblings: map[behavior.Workload]topology.PodView{},
 		replicas: map[behavior.Workload]int{}, strays: map[string]uint64{}, seen: map[string]*node{}, profiles: map[behavior.Subject]*behavior.Profile{},
+		selves: map[uint32]self{}, named: map[uint32]behavior.Peer{}, once: map[string]uint64{}, witness: [1]string{behavior.ByHubble},
 		result: source.Result{Profiles: behavior.Profiles{}, Topology: t, Passed: b.passed}}
 	for i := range b.sides {
 		if s := &b.sides[i]; s.node != nil {
@@ -102,11 +107,8 @@ func (b *Book) maker(t *topology.Cluster) *maker {
 // take turns one thing that flows said into facts, or a denial.
 func (m *maker) take(k key, n *tally) {
 	self, peer := &m.sides[k.self], &m.sides[k.peer]
-	w, _, _ := m.topology.Workload(self.namespace, self.pod)
-	view := m.pods[self.pod]
-	if len(view.Containers) == 0 {
-		view.Containers, view.Ports = m.siblings[w].Containers, m.siblings[w].Ports
-	}
+	own := m.self(k.self)
+	w, view := own.workload, own.view
 	if len(view.Containers) == 0 {
 		m.strays[self.pod] += max(1, n.count)
 		return
@@ -116,7 +118,10 @@ func (m *maker) take(k key, n *tally) {
 		f.Direction = behavior.Ingress
 	}
 	last := time.Unix(n.last, 0).UTC()
-	e := behavior.Evidence{First: time.Unix(n.first, 0).UTC(), Last: last, Pods: map[string]uint64{self.pod: max(1, n.count)}, Witnesses: []string{behavior.ByHubble}}
+	byHubble := m.witness[:]
+	e := behavior.Evidence{First: time.Unix(n.first, 0).UTC(), Last: last, Pods: m.once, Witnesses: byHubble}
+	clear(m.once)
+	m.once[self.pod] = max(1, n.count)
 	subject := behavior.Subject{Workload: w, Container: container(view, f)}
 	if k.ingress && m.texts[k.request] != "" && m.texts[k.request][0] == recordDNS {
 		return // a question that came in is another's
@@ -126,6 +131,8 @@ func (m *maker) take(k key, n *tally) {
 			f = apply(f, m.texts[k.request])
 		}
 		if k.class != passed {
+			e := e
+			e.Pods, e.Witnesses = maps.Clone(e.Pods), slices.Clone(e.Witnesses)
 			m.result.Denials = append(m.result.Denials, source.Denial{Subject: subject, Fact: f, Evidence: e,
 				Policy: behavior.Escape(m.texts[k.policy]), Audited: k.class == audited})
 		}
@@ -134,6 +141,26 @@ func (m *maker) take(k key, n *tally) {
 		}
 		m.profile(subject).Add(f, e)
 	}
+}
+
+// self is the pod that a flow is about.
+type self struct {
+	workload behavior.Workload
+	view     topology.PodView
+}
+
+func (m *maker) self(id uint32) self {
+	own, ok := m.selves[id]
+	if !ok {
+		side := &m.sides[id]
+		own.workload, _, _ = m.topology.Workload(side.namespace, side.pod)
+		own.view = m.pods[side.pod]
+		if sibling := m.siblings[own.workload]; len(own.view.Containers) == 0 {
+			own.view.Containers, own.view.Ports = sibling.Containers, sibling.Ports
+		}
+		m.selves[id] = own
+	}
+	return own
 }
 
 func (m *maker) profile(s behavior.Subject) *behavior.Profile {
@@ -171,7 +198,12 @@ func (m *maker) resolve(f behavior.Fact, k key, self, peer *side, last time.Time
 	if peer.pod != "" {
 		if peer.pod == self.pod && peer.namespace == self.namespace {
 			f.Peer = behavior.Peer{Kind: behavior.PeerSelf}
-		} else if p, ok := m.topology.Named(peer.namespace, peer.pod); ok {
+		} else {
+			p, ok := m.named[k.peer]
+			if !ok {
+				p, _ = m.topology.Named(peer.namespace, peer.pod)
+				m.named[k.peer] = p
+			}
 			f.Peer = p
 		}
 		return []behavior.Fact{f}

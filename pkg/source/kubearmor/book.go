@@ -52,7 +52,6 @@ type Book struct {
 	kinds      map[behavior.Kind]bool
 	passed     map[string]uint64
 	overflow   uint64 // events of pods beyond those that are kept
-	broken     uint64
 	events     uint64
 	gaps       []string
 }
@@ -70,6 +69,17 @@ func (b *Book) Distinct() int {
 	n := 0
 	for _, w := range b.containers {
 		n += len(w.facts)
+	}
+	return n
+}
+
+// Lost is how much is known to be lost, muted alerts as one for each stretch.
+func (b *Book) Lost() uint64 {
+	n := b.overflow
+	for _, w := range b.containers {
+		for _, l := range w.lost {
+			n += l.count
+		}
 	}
 	return n
 }
