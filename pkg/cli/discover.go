@@ -88,14 +88,10 @@ func (o *discoverOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-<<<<<<< HEAD
 	if _, err := seccompForm(o.seccomp, nil); err != nil {
 		return err
 	}
-	s.entered = o.entered
-=======
 	s.entered, s.history = o.entered, true
->>>>>>> 45bb10b (Follow Hubble's and KubeArmor's relays)
 	if o.restart.restart {
 		s.restart = &o.restart
 	}

@@ -54,3 +54,16 @@ func (c *Cluster) Named(namespace, podName string) (behavior.Peer, bool) {
 // Blank tells whether nothing is known that would tell an address outside the
 // cluster from one inside.
 func (c *Cluster) Blank() bool { return len(c.nodes) == 0 && len(c.services) == 0 }
+
+// HasNode tells whether the cluster has the node, or a pod that ran there.
+func (c *Cluster) HasNode(nodeName string) bool {
+	if _, ok := c.nodes[nodeName]; ok {
+		return true
+	}
+	for _, p := range c.pods {
+		if p.Spec.NodeName == nodeName {
+			return true
+		}
+	}
+	return false
+}

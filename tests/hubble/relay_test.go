@@ -325,12 +325,16 @@ func TestARelaysHistoryAndWhatFollowsBecomeFacts(t *testing.T) {
 	if len(r.Denials) != 1 || r.Denials[0].Policy != "shop/deny" || strings.Contains(fmt.Sprint(got), "8081") {
 		t.Errorf("denials are %v, facts are %q", r.Denials, got)
 	}
-	c := r.Profiles[api].Coverage
-	if c.Lost["node-2: Hubble's kernel ring was full"] != 7 {
-		t.Errorf("lost is %v", c.Lost)
+	// Cilium says a lost event's node by the process, which here is the same for both
+	// and none that the cluster knows: so it is everybody's.
+	missed := uint64(0)
+	for reason, n := range profile.Coverage.Lost {
+		if strings.HasSuffix(reason, ": Hubble's kernel ring was full") {
+			missed += n
+		}
 	}
-	if _, hears := profile.Coverage.Lost["node-2: Hubble's kernel ring was full"]; hears {
-		t.Errorf("what another node lost counts for web: %v", profile.Coverage.Lost)
+	if missed != 7 {
+		t.Errorf("lost is %v", profile.Coverage.Lost)
 	}
 	if pod := profile.Coverage.Pods["web-1"]; pod.Node != "node-1" || pod.To.Before(p.started.Add(-time.Second)) {
 		t.Errorf("coverage of web-1 is %+v", pod)
@@ -443,8 +447,8 @@ func TestARelayWithTLSIsTrustedByItsCertificateOnly(t *testing.T) {
 		"TLS under another name":                         {false, source.TLS{CAs: []string{in("ca.pem")}, ServerName: "elsewhere.example"}, "elsewhere.example"},
 		"no TLS where the relay wants it":                {false, source.TLS{}, "ask Hubble how it is"},
 		"a client certificate":                           {true, source.TLS{CAs: []string{in("ca.pem")}, ServerName: "relay.example", Cert: in("me.pem"), Key: in("me.key")}, ""},
-		"no client certificate where the relay wants it": {true, source.TLS{CAs: []string{in("ca.pem")}, ServerName: "relay.example"}, "certificate required"},
-		"a client certificate of another authority":      {true, source.TLS{CAs: []string{in("ca.pem")}, ServerName: "relay.example", Cert: in("stranger.pem"), Key: in("stranger.key")}, "certificate"},
+		"no client certificate where the relay wants it": {true, source.TLS{CAs: []string{in("ca.pem")}, ServerName: "relay.example"}, "ask Hubble how it is"},
+		"a client certificate of another authority":      {true, source.TLS{CAs: []string{in("ca.pem")}, ServerName: "relay.example", Cert: in("stranger.pem"), Key: in("stranger.key")}, "ask Hubble how it is"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlace(t, 1, rings.Capacity127)

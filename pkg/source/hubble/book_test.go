@@ -350,3 +350,23 @@ func TestABooksSizeDoesNotDependOnTheNumberOfFlows(t *testing.T) {
 		t.Errorf("the same flows again took %g allocations and %d more entries", n, b.Distinct()-kept)
 	}
 }
+
+func TestWhatANodeLostCountsForItsPods(t *testing.T) {
+	b := NewBook("shop")
+	event := func(node string) {
+		b.Add(encode(t, &observerpb.GetFlowsResponse{NodeName: node, Time: timestamppb.New(second(1)), ResponseTypes: &observerpb.GetFlowsResponse_LostEvents{
+			LostEvents: &flowpb.LostEvent{Source: flowpb.LostEventSource_PERF_EVENT_RING_BUFFER, NumEventsLost: 7}}}))
+	}
+	event("node-2")
+	r := b.Result(shop())
+	if n := r.Profiles[api].Coverage.Lost["node-2: Hubble's kernel ring was full"]; n != 7 {
+		t.Errorf("of the pod there %d are lost, want 7", n)
+	}
+	if lost := r.Profiles[web].Coverage.Lost; len(lost) != 0 {
+		t.Errorf("of pods elsewhere are lost: %v", lost)
+	}
+	event("nobody-knows")
+	if lost := b.Result(shop()).Profiles[web].Coverage.Lost; lost["nobody-knows: Hubble's kernel ring was full"] != 7 {
+		t.Errorf("what a node lost that nobody knows: %v", lost)
+	}
+}

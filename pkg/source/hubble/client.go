@@ -10,6 +10,7 @@ import (
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
 	observerpb "github.com/cilium/cilium/api/v1/observer"
+	relaypb "github.com/cilium/cilium/api/v1/relay"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
@@ -156,7 +157,7 @@ func (s *Source) run(ctx context.Context) error {
 	if err := stream.CloseSend(); err != nil {
 		return err
 	}
-	go watchOver(ctx, client, cancel)
+	go s.watchOver(ctx, client, cancel)
 	var message []byte
 	for {
 		if err := stream.RecvMsg(&message); err != nil {
@@ -239,7 +240,7 @@ func (s *Source) resume(ctx context.Context, client observerpb.ObserverClient) e
 }
 
 // watchOver ends a connection on which nobody answers any more.
-func watchOver(ctx context.Context, client observerpb.ObserverClient, end context.CancelCauseFunc) {
+func (s *Source) watchOver(ctx context.Context, client observerpb.ObserverClient, end context.CancelCauseFunc) {
 	ticker := time.NewTicker(askEvery)
 	defer ticker.Stop()
 	for {
@@ -250,10 +251,34 @@ func watchOver(ctx context.Context, client observerpb.ObserverClient, end contex
 		}
 		ask, cancel := context.WithTimeout(ctx, askTimeout)
 		_, err := client.ServerStatus(ask, &observerpb.ServerStatusRequest{})
+		if err == nil {
+			var nodes *observerpb.GetNodesResponse
+			if nodes, err = client.GetNodes(ask, &observerpb.GetNodesRequest{}); err == nil {
+				s.compare(nodes.GetNodes())
+			} else if grpcstatus.Code(err) == codes.Unimplemented {
+				err = nil // a node's own server knows no others
+			}
+		}
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			end(fmt.Errorf("Hubble does not answer: %w", err))
 			return
+		}
+	}
+}
+
+// compare notes the nodes that are not connected any more. A relay that loses one
+// while nothing happens there says nothing in the stream.
+func (s *Source) compare(nodes []*observerpb.Node) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	there := map[string]bool{}
+	for _, n := range nodes {
+		there[nodeName([]byte(n.GetName()))] = n.GetState() == relaypb.NodeState_NODE_CONNECTED
+	}
+	for name, n := range s.book.nodes {
+		if n.connected && n.missing == "" && !there[name] {
+			n.missing = "Hubble's relay is not connected to it any more"
 		}
 	}
 }

@@ -71,6 +71,7 @@ type maker struct {
 	siblings map[behavior.Workload]topology.PodView
 	replicas map[behavior.Workload]int
 	strays   map[string]uint64 // pods of which no container is known, with their flows
+	strange  map[string]bool   // nodes that lost something, and that the cluster does not know
 	seen     map[string]*node  // pods of which there are flows, and where
 	profiles map[behavior.Subject]*behavior.Profile
 	selves   map[uint32]self          // by endpoint
@@ -253,6 +254,10 @@ func (m *maker) cover() {
 			m.result.Nodes = append(m.result.Nodes, source.NodeError{Node: name, Reason: n.missing})
 		}
 	}
+	m.strange = map[string]bool{}
+	for where := range m.lost {
+		m.strange[where] = !m.topology.HasNode(where)
+	}
 	for _, flows := range m.strays {
 		m.result.Unattributed += flows
 	}
@@ -300,7 +305,11 @@ func (m *maker) coverage(v topology.PodView) behavior.Coverage {
 			c.Gaps = append(c.Gaps, "node "+n.name+": "+n.missing)
 		}
 	}
-	for _, where := range []string{"", behavior.Escape(v.Node)} {
+	for where := range m.lost {
+		// What a node lost that the cluster does not know may be anybody's.
+		if own := behavior.Escape(v.Node); where != own && where != "" && !m.strange[where] {
+			continue
+		}
 		for reason, l := range m.lost[where] {
 			if where != "" {
 				reason = where + ": " + reason
@@ -312,9 +321,6 @@ func (m *maker) coverage(v topology.PodView) behavior.Coverage {
 			if l.first != 0 {
 				c.LostAt[reason] = behavior.Span{First: time.Unix(l.first, 0).UTC(), Last: time.Unix(l.last, 0).UTC()}
 			}
-		}
-		if v.Node == "" {
-			break
 		}
 	}
 	if m.gap != "" {
