@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && amd64
 
 package main
 
@@ -12,6 +12,7 @@ import (
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/cilium"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/kubearmor"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/netpol"
+	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/podsecurity"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/engine/seccomp"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/learn"
 	"github.com/autopolicy/kubectl-autopolicy/pkg/overlay"
@@ -28,7 +29,7 @@ type court struct {
 }
 
 func engines() []engine.Engine {
-	return []engine.Engine{kubearmor.Engine{}, cilium.New(cilium.Options{}), netpol.New(), seccomp.Engine{}}
+	return []engine.Engine{kubearmor.Engine{}, cilium.New(cilium.Options{}), netpol.New(), seccomp.Engine{}, podsecurity.Engine{}}
 }
 
 func learner(profiles []behavior.Profile, decided policy.Decided) (policy.Set, error) {

@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && amd64
 
 package main
 
@@ -36,6 +36,7 @@ type lab struct {
 	collector *node.Collector
 	pods      int // made so far
 	running   []*pod
+	helpers   []*exec.Cmd
 }
 
 // hub is the network namespace of the node, with the address that kubelet's probes
@@ -69,10 +70,14 @@ func newLab(ctx context.Context, o options, log io.Writer) (_ *lab, err error) {
 			return nil, fmt.Errorf("mount %s for the clients: %w", dir, err)
 		}
 	}
-	if err := errors.Join(unix.Mount("corpus", filepath.Join(l.tools, "tmp"), "tmpfs", 0, "mode=1777"), os.MkdirAll("/run/netns", 0o755)); err != nil {
+	if err := unix.Mount("corpus", filepath.Join(l.tools, "tmp"), "tmpfs", 0, "mode=1777"); err != nil {
 		return nil, err
 	}
-	if err := unix.Mount("corpus", "/run/netns", "tmpfs", 0, "mode=755"); err != nil {
+	// The collector first: it mounts on /run, where the network namespaces will be.
+	if l.api, err = node.Serve(); err != nil {
+		return nil, err
+	}
+	if l.collector, err = node.Collect(ctx, l.self, o.collector, l.work, l.api, true, log); err != nil {
 		return nil, err
 	}
 	if err := l.ip(ctx,
@@ -80,11 +85,35 @@ func newLab(ctx context.Context, o options, log io.Writer) (_ *lab, err error) {
 		"-n "+hub+" addr add "+hubAddress+"/16 dev br0", "-n "+hub+" link set br0 up"); err != nil {
 		return nil, err
 	}
-	if l.api, err = node.Serve(); err != nil {
-		return nil, err
+	return l, l.serveUpstream(ctx)
+}
+
+// upstream is the network namespace of a service that others call by its name, with
+// the name server.
+const (
+	upstream        = "corpus-up"
+	upstreamAddress = "10.88.0.53"
+)
+
+func (l *lab) serveUpstream(ctx context.Context) error {
+	l.pods++
+	if err := l.network(ctx, upstream, upstreamAddress, l.pods); err != nil {
+		return err
 	}
-	l.collector, err = node.Collect(ctx, l.self, o.collector, l.work, l.api, log)
-	return l, err
+	for _, script := range []string{
+		"exec dnsmasq -k --no-resolv --no-hosts --user=root --pid-file= --address=/upstream.platform.svc.cluster.local/" + upstreamAddress + " --local=/cluster.local/",
+		"mkdir -p up; cd up; echo up >index.html; exec python3 -m http.server 9000 --bind " + upstreamAddress,
+	} {
+		cmd := exec.CommandContext(ctx, l.self, "role:client", upstream, l.tools, script)
+		if err := cmd.Start(); err != nil {
+			return fmt.Errorf("serve upstream: %w", err)
+		}
+		l.helpers = append(l.helpers, cmd)
+	}
+	return node.Within(ctx, 10*time.Second, "upstream does not serve", func() (bool, error) {
+		_, err := l.client(ctx, hub, "curl -sf http://"+upstreamAddress+":9000/")
+		return err == nil, nil
+	})
 }
 
 // close ends what runs and removes what the lab made.
@@ -99,7 +128,11 @@ func (l *lab) close() error {
 	if l.api != nil {
 		l.api.Stop()
 	}
-	errs = append(errs, l.ip(context.Background(), "netns del "+hub), unix.Unmount(l.work, unix.MNT_DETACH), os.Remove(l.work))
+	for _, h := range l.helpers {
+		errs = append(errs, h.Process.Kill())
+		h.Wait() // it was killed: that it says so is no news
+	}
+	errs = append(errs, l.ip(context.Background(), "netns del "+hub, "netns del "+upstream), unix.Unmount(l.work, unix.MNT_DETACH), os.Remove(l.work))
 	return errors.Join(errs...)
 }
 

@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && amd64
 
 // Command corpus measures how well policies learned from real programs hold: it
 // starts servers from Debian's packages in containers that runc makes, loads them

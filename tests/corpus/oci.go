@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && amd64
 
 package main
 
@@ -62,6 +62,11 @@ func (p *pod) mounts() []object {
 		mount("sysfs", "/sys", "sysfs", "nosuid", "noexec", "nodev", "ro"),
 		mount("cgroup", "/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", "ro"),
 	}
+	if p.confine != nil {
+		for _, to := range p.confine.emptyDirs {
+			list = append(list, mount("tmpfs", to, "tmpfs", "nosuid", "nodev", "mode=777"))
+		}
+	}
 	for name, to := range map[string]string{"hosts": "/etc/hosts", "hostname": "/etc/hostname", "resolv.conf": "/etc/resolv.conf"} {
 		list = append(list, mount("bind", to, filepath.Join(p.dir, name), "rbind", "rprivate", "rw"))
 	}
@@ -72,11 +77,6 @@ func (p *pod) mounts() []object {
 			how = "ro"
 		}
 		list = append(list, mount("bind", to, p.volume(i), "rbind", "rprivate", how))
-	}
-	if p.confine != nil {
-		for _, to := range p.confine.emptyDirs {
-			list = append(list, mount("tmpfs", to, "tmpfs", "nosuid", "nodev", "mode=1777"))
-		}
 	}
 	return list
 }
@@ -89,4 +89,5 @@ type confinement struct {
 	readOnlyMounts  []string
 	emptyDirs       []string
 	noNewPrivileges bool
+	calls           int // that the profile allows
 }

@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && amd64
 
 package main
 
@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -100,7 +101,7 @@ func (p *pod) kubeletFiles() error {
 	for name, text := range map[string]string{
 		"hosts":       "127.0.0.1\tlocalhost\n::1\tlocalhost\n" + p.address + "\t" + p.name + "\n",
 		"hostname":    p.name + "\n",
-		"resolv.conf": "nameserver " + hubAddress + "\nsearch corpus.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n",
+		"resolv.conf": "nameserver " + upstreamAddress + "\nsearch corpus.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n",
 	} {
 		errs = append(errs, os.WriteFile(filepath.Join(p.dir, name), []byte(text), 0o644))
 	}
@@ -131,15 +132,8 @@ func (p *pod) start(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), config, 0o600); err != nil {
 		return err
 	}
-	log, err := os.OpenFile(filepath.Join(p.dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	if err != nil {
+	if err := p.create(ctx); err != nil {
 		return err
-	}
-	defer log.Close()
-	create := p.runc(ctx, "create", "--bundle", bundle, "--pid-file", filepath.Join(bundle, "pid"), id)
-	create.Stdout, create.Stderr = log, log
-	if err := create.Run(); err != nil {
-		return fmt.Errorf("create container: %w: %s", err, p.said())
 	}
 	text, err := os.ReadFile(filepath.Join(bundle, "pid"))
 	if err != nil {
@@ -151,6 +145,34 @@ func (p *pod) start(ctx context.Context) error {
 	p.lab.api.Set(p.object(true))
 	if out, err := p.runc(ctx, "start", id).CombinedOutput(); err != nil {
 		return fmt.Errorf("start container: %w: %s", err, out)
+	}
+	return nil
+}
+
+// create makes the container up to its first program. What that says goes through a
+// pipe, as with containerd.
+func (p *pod) create(ctx context.Context) error {
+	log, err := os.OpenFile(filepath.Join(p.dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	out, in, err := os.Pipe()
+	if err != nil {
+		return errors.Join(err, log.Close())
+	}
+	go func() {
+		// It ends with the last of the container's processes; a log that cannot be
+		// written is missed where it is shown.
+		_, _ = io.Copy(log, out)
+		out.Close()
+		log.Close()
+	}()
+	create := p.runc(ctx, "create", "--bundle", p.bundle(), "--pid-file", filepath.Join(p.bundle(), "pid"), p.id)
+	create.Stdout, create.Stderr = in, in
+	err = create.Run()
+	in.Close()
+	if err != nil {
+		return fmt.Errorf("create container: %w: %s", err, p.said())
 	}
 	return nil
 }
@@ -192,12 +214,13 @@ func (p *pod) stop(ctx context.Context, s unix.Signal) error {
 	if err := p.signal(s); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
 	}
-	const grace = 20 * time.Second
-	err := node.Within(ctx, grace, p.name+" did not stop", func() (bool, error) { return p.ended(), nil })
-	// What is left of it is removed in any case.
+	const grace = 8 * time.Second
+	// One that has not stopped by then is killed.
+	_ = node.Within(ctx, grace, "", func() (bool, error) { return p.ended(), nil })
+	var err error
 	out, deleted := p.runc(context.WithoutCancel(ctx), "delete", "--force", p.id).CombinedOutput()
 	if deleted != nil {
-		err = errors.Join(err, fmt.Errorf("delete container: %w: %s", deleted, out))
+		err = fmt.Errorf("delete container: %w: %s", deleted, out)
 	}
 	p.pid = 0
 	return errors.Join(err, unix.Unmount(root, unix.MNT_DETACH))
@@ -240,6 +263,26 @@ func (p *pod) exec(ctx context.Context, args ...string) (string, error) {
 		err = fmt.Errorf("exec %s: %w: %s", strings.Join(args, " "), err, tail(out))
 	}
 	return string(out), err
+}
+
+// process finds one of the container's processes that has a user; the first that it
+// started, if there are several.
+func (p *pod) process(ctx context.Context, uid int) (int, bool, error) {
+	out, err := p.runc(ctx, "ps", "--format", "json", p.id).Output()
+	if err != nil {
+		return 0, false, fmt.Errorf("list processes: %w", err)
+	}
+	var pids []int
+	if err := json.Unmarshal(out, &pids); err != nil {
+		return 0, false, fmt.Errorf("list processes: %w", err)
+	}
+	for _, pid := range pids {
+		var info unix.Stat_t
+		if err := unix.Stat(fmt.Sprintf("/proc/%d", pid), &info); err == nil && int(info.Uid) == uid {
+			return pid, true, nil
+		}
+	}
+	return 0, false, nil
 }
 
 // object is the pod as the API server shows it.

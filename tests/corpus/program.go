@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && amd64
 
 package main
 
@@ -27,6 +27,8 @@ type program struct {
 	files    map[string]string // of the image
 
 	uid     int
+	worker  int      // the user that serves where the container is root's
+	asRoot  []string // in place of args where the service refuses to run as root
 	args    []string
 	env     []string
 	volumes []string // folders that outlive the container

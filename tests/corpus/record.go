@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && amd64
 
 package main
 
@@ -34,21 +34,31 @@ func training(n int) string { return fmt.Sprintf("train%d", n) }
 func (l *lab) observe(ctx context.Context, p program) error {
 	if l.does("learn") {
 		for n := range trainings {
-			if err := l.record(ctx, p, training(n+1), p.train); err != nil {
+			if err := l.record(ctx, p, training(n+1), p.train, nil); err != nil {
 				return err
 			}
 		}
-		if err := l.record(ctx, p, evaluation, p.evaluate); err != nil {
+		if err := l.record(ctx, p, evaluation, p.evaluate, nil); err != nil {
 			return err
 		}
+	}
+	if l.does("attack") {
+		for _, who := range assailants() {
+			if err := l.attack(ctx, p, who, nil, assault(who)); err != nil {
+				return err
+			}
+		}
+	}
+	if l.does("enforce") {
+		return l.enforce(ctx, p)
 	}
 	return nil
 }
 
 // record observes one run and keeps its profile.
-func (l *lab) record(ctx context.Context, p program, run string, steps []step) error {
+func (l *lab) record(ctx context.Context, p program, run string, steps []step, confine *confinement) error {
 	l.say("%s: %s", p.name, run)
-	s, err := l.begin(ctx, p, run, nil)
+	s, err := l.begin(ctx, p, run, confine)
 	if s == nil {
 		return err
 	}
@@ -85,8 +95,8 @@ func (s *scene) view() *topology.Cluster {
 	for _, p := range s.pods {
 		add(p.object(true))
 	}
-	asker := (&pod{program: program{name: "client"}, name: "client-0", uid: "client", address: s.address}).object(true)
-	add(asker)
+	add((&pod{program: program{name: "client"}, name: "client-0", uid: "client", address: s.address}).object(true))
+	add((&pod{program: program{name: "upstream"}, name: "upstream-0", uid: "upstream", address: upstreamAddress}).object(true))
 	c.Seal()
 	return c
 }
@@ -105,7 +115,7 @@ func (s *scene) pull(ctx context.Context, view *topology.Cluster) (behavior.Prof
 	if err != nil {
 		return profile, err
 	}
-	profile.Coverage = behavior.MergeCoverage(profile.Coverage, status.Coverage())
+	profile.Coverage = behavior.MergeCoverage(profile.Coverage, behavior.MergeCoverage(status.Coverage(), behavior.Coverage{Hooks: status.Hooks}))
 	for _, k := range containers {
 		profile.Coverage = behavior.MergeCoverage(profile.Coverage, behavior.Coverage{Lost: k.Lost, LostAt: k.LostAt, Mounts: k.Mounts,
 			Pods: map[string]behavior.PodCoverage{k.Pod: {Image: k.Image, From: k.From, To: k.To, Start: k.Start, Ready: k.Ready, Steady: k.Steady, Terminated: k.Terminated, Restarts: k.Restarts, Held: k.Held}}})
@@ -147,5 +157,36 @@ func (o options) recorded(p program, run string) (behavior.Profile, bool, error)
 	if err != nil || len(profiles) != 1 {
 		return behavior.Profile{}, false, fmt.Errorf("read %s: %d profiles: %w", o.file(p, run), len(profiles), err)
 	}
+	// The API server tells of it in a cluster.
+	profiles[0].Coverage.Spec = &behavior.SeenSpec{Pod: p.spec()}
 	return profiles[0], true, nil
+}
+
+// trained are the profiles of the training; false if they are not all there.
+func (o options) trained(p program) ([]behavior.Profile, bool, error) {
+	var list []behavior.Profile
+	for n := range trainings {
+		profile, ok, err := o.recorded(p, training(n+1))
+		if err != nil || !ok {
+			return nil, false, err
+		}
+		list = append(list, profile)
+	}
+	return list, true, nil
+}
+
+// spec is the pods' specification as the plugin keeps it.
+func (p program) spec() behavior.PodSpec {
+	user := int64(p.uid)
+	c := behavior.ContainerSpec{Name: container, User: &user}
+	if p.uid != 0 {
+		c.Security.RunAsUser = &user
+	}
+	var volumes []behavior.Volume
+	for i, to := range p.volumes {
+		name := fmt.Sprintf("volume-%d", i)
+		c.Mounts = append(c.Mounts, behavior.VolumeMount{Name: name, Path: to})
+		volumes = append(volumes, behavior.Volume{Name: name, Kind: "persistentVolumeClaim"})
+	}
+	return behavior.PodSpec{Containers: []behavior.ContainerSpec{c}, Volumes: volumes}
 }

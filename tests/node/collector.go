@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -39,8 +40,11 @@ type Collector struct {
 }
 
 // Collect starts the collector and waits until it has its pods. It writes the
-// server's certificate into the folder work; self is this program.
-func Collect(ctx context.Context, self, binary, work string, api *API, log io.Writer) (_ *Collector, err error) {
+// server's certificate into the folder work; self is this program. Who starts
+// containers from another mount namespace than the host's says that it has one of its
+// own: the collector then has to be in it, as it has to be told from containers, and
+// a file system is mounted on /run.
+func Collect(ctx context.Context, self, binary, work string, api *API, own bool, log io.Writer) (_ *Collector, err error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -49,7 +53,7 @@ func Collect(ctx context.Context, self, binary, work string, api *API, log io.Wr
 	if err := os.WriteFile(ca, api.CA, 0o600); err != nil {
 		return nil, err
 	}
-	c := &Collector{command: exec.CommandContext(ctx, self, CollectorRole, ca, api.Port, binary,
+	c := &Collector{command: exec.CommandContext(ctx, self, CollectorRole, ca, api.Port, strconv.FormatBool(own), binary,
 		"-node", Name, "-namespace", "", "-port", port, "-deadline", "3h", "-keep", "/run/profile")}
 	c.command.Stderr = log
 	if err := c.command.Start(); err != nil {
@@ -189,12 +193,14 @@ func BecomeCollector(args []string) error {
 	if err != nil {
 		return err
 	}
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("unshare: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+	if args[2] != "true" {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("make mounts private: %w", err)
+		}
 	}
 	if err := unix.Mount("node", "/run", "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
@@ -204,6 +210,6 @@ func BecomeCollector(args []string) error {
 	if err != nil {
 		return err
 	}
-	return unix.Exec(args[2], append([]string{"autopolicy-collector"}, args[3:]...),
+	return unix.Exec(args[3], append([]string{"autopolicy-collector"}, args[4:]...),
 		[]string{"KUBERNETES_SERVICE_HOST=127.0.0.1", "KUBERNETES_SERVICE_PORT=" + args[1]})
 }

@@ -28,7 +28,7 @@ type collector struct {
 
 // collect starts the collector and waits until it has its pods.
 func (l *lab) collect(ctx context.Context) (*collector, error) {
-	real, err := node.Collect(ctx, l.self, l.collector, l.work, l.api, l.log)
+	real, err := node.Collect(ctx, l.self, l.collector, l.work, l.api, false, l.log)
 	if err != nil {
 		return nil, err
 	}
