@@ -2,7 +2,6 @@ package learn
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -95,16 +94,18 @@ const stampWhy = "the kubelet names the folder anew for each pod and each change
 // the pattern of every folder. Folders are a list that begins at the first and goes
 // on in l.next.
 func (l *learner) grow(la lane, first int32, prefix pattern, depth int, found []*pattern) {
-	children := map[string]int32{} // lists, too
+	var children []child
+	at := map[string]int{} // in children
 	var own *pattern
 	for d := first; d >= 0; {
 		next := l.next[d]
 		if parts := l.folders[d].parts; len(parts) > depth {
-			head, ok := children[parts[depth]]
+			n, ok := at[parts[depth]]
 			if !ok {
-				head = -1
+				n, at[parts[depth]] = len(children), len(children)
+				children = append(children, child{part: parts[depth], first: -1})
 			}
-			l.next[d], children[parts[depth]] = head, d
+			l.next[d], children[n].first = children[n].first, d
 		} else {
 			if own == nil {
 				own = &pattern{}
@@ -117,14 +118,14 @@ func (l *learner) grow(la lane, first int32, prefix pattern, depth int, found []
 	if len(children) == 0 {
 		return
 	}
-	stars, why := l.stars(la, prefix, children)
+	why := l.stars(la, prefix, children)
 	together := int32(-1)
-	for part, head := range children {
-		if !stars[part] {
-			l.grow(la, head, prefix.below(part), depth+1, found)
+	for _, c := range children {
+		if !c.star {
+			l.grow(la, c.first, prefix.below(c.part), depth+1, found)
 			continue
 		}
-		for d := head; d >= 0; {
+		for d := c.first; d >= 0; {
 			next := l.next[d]
 			l.next[d], together = together, d
 			d = next
@@ -141,45 +142,47 @@ func (p pattern) below(part string) pattern {
 	return pattern{p.path + part + "/", append(slices.Clip(p.parts), part), p.why, p.stars}
 }
 
-// stars tells which of the folders directly below a prefix vary, and says so.
-func (l *learner) stars(la lane, prefix pattern, children map[string]int32) (map[string]bool, string) {
+// child is a part of paths directly below a prefix, with the list of their folders.
+type child struct {
+	part  string
+	first int32
+	sure  certainty
+	star  bool // it varies
+}
+
+// stars marks those of the folders directly below a prefix that vary, and says why.
+func (l *learner) stars(la lane, prefix pattern, children []child) string {
 	var n names
-	stars, generated, all := map[string]bool{}, false, false
+	generated, all, why := false, false, ""
 	t := l.folderThresholds()
-	var varying []string
-	for part := range children {
-		if isVolume(part) || isProcess(prefix.parts, part) {
-			stars[part] = true
+	for i := range children {
+		c := &children[i]
+		if c.star = isVolume(c.part) || isProcess(prefix.parts, c.part); c.star {
+			if !isVolume(c.part) {
+				why = "process numbers change, so the same file of any process is newly allowed"
+			} else if why == "" {
+				why = stampWhy
+			}
 			continue
 		}
-		kind, sure := l.clock.kindOf(part)
-		if sure != given {
-			varying = append(varying, part)
-		}
-		if !generated && sure != given || !all && len(children) >= t.many {
-			g, a := n.add(part, kind, sure, t, true)
+		kind, sure := l.clock.kindOf(c.part)
+		if c.sure = sure; !generated && sure != given || !all && len(children) >= t.many {
+			g, a := n.add(c.part, kind, sure, t, true)
 			generated, all = generated || g, all || a
 		}
 	}
-	why := ""
-	for part := range stars {
-		if why = stampWhy; !isVolume(part) {
-			why = "process numbers change, so the same file of any process is newly allowed"
-			break
-		}
-	}
 	if !generated && !all || policy.Boundary(prefix.path, la.access) != "" {
-		return stars, why
-	}
-	if all {
-		varying = slices.Collect(maps.Keys(children))
+		return why
 	}
 	var low lowest
-	for _, part := range varying {
-		low.add(part)
-		stars[part] = true
+	varying := 0
+	for i := range children {
+		if c := &children[i]; all || c.sure != given {
+			low.add(c.part)
+			varying, c.star = varying+1, true
+		}
 	}
-	return stars, fmt.Sprintf("%s in %s, such as %s; any other is newly allowed there", counted(len(varying), "folder"), prefix.path, examples(low))
+	return fmt.Sprintf("%s in %s, such as %s; any other is newly allowed there", counted(varying, "folder"), prefix.path, examples(low))
 }
 
 // folderThresholds are those for folders, of which fewer are ever seen than of
