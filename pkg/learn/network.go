@@ -31,7 +31,7 @@ func peer(p behavior.Peer) behavior.Peer {
 // network puts network facts into groups: one for each peer and port, but for
 // many addresses in one range outside, of which no name is known.
 func network(facts []behavior.Observed, o Options, g groups) {
-	special := reserved()
+	special := policy.Reserved()
 	found := ranges(facts, special)
 	for _, f := range facts {
 		r, why := intent(f.Fact), ""
@@ -86,22 +86,6 @@ func rangeOf(f behavior.Fact, special []netip.Prefix) (span, bool) {
 		return span{}, false
 	}
 	return span{f.Exe, f.Direction, f.Protocol, f.Port, prefix}, true
-}
-
-// reserved are the ranges of addresses that RFC 6890 and the registries that it
-// founded give a special meaning, private ones of RFC 1918 and RFC 4193 included.
-// Those for documentation are left out: they are used as public ones where they
-// are used at all.
-func reserved() []netip.Prefix {
-	var list []netip.Prefix
-	for _, text := range []string{
-		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-		"192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3",
-		"::/8", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2002::/16", "fc00::/7", "fe80::/10", "ff00::/8",
-	} {
-		list = append(list, netip.MustParsePrefix(text))
-	}
-	return list
 }
 
 // questions puts the names that were asked for into groups, as rules about the

@@ -121,8 +121,10 @@ func sayable(flows []engine.Flow, note func(string, ...any)) []engine.Flow {
 	for _, f := range flows {
 		requests = requests || len(f.Requests) > 0
 		if f.Peer.Name != "" {
-			note("left out: %s %s; a NetworkPolicy knows no names, and the addresses of now may be another's tomorrow", f.Direction, f.Peer.Name)
-			continue
+			note("a NetworkPolicy knows no names, and the addresses of %s may be another's tomorrow: every public address is allowed on its ports", f.Peer.Name)
+			if private := slices.DeleteFunc(slices.Clone(f.Seen), public); len(private) > 0 {
+				note("%s led to %v, which is no public address and is allowed as it is now", f.Peer.Name, private)
+			}
 		}
 		ports := slices.DeleteFunc(slices.Clone(f.Ports), func(p engine.Port) bool { return engine.IsICMP(p.Protocol) })
 		if len(ports) < len(f.Ports) {
@@ -170,15 +172,50 @@ func group(flows []engine.Flow, d behavior.Direction) []rules {
 			}}})
 			continue
 		}
-		block := peer{IPBlock: &ipBlock{CIDR: cidr(f.Peer)}}
-		if i, ok := byPorts[key.String()]; !ok {
-			byPorts[key.String()] = len(groups)
-			groups = append(groups, rules{[]peer{block}, ports})
-		} else if !slices.ContainsFunc(groups[i].peers, func(p peer) bool { return p.IPBlock.CIDR == block.IPBlock.CIDR }) {
-			groups[i].peers = append(groups[i].peers, block)
+		i, ok := byPorts[key.String()]
+		if !ok {
+			i = len(groups)
+			byPorts[key.String()] = i
+			groups = append(groups, rules{ports: ports})
+		}
+		for _, block := range blocks(f) {
+			if !slices.ContainsFunc(groups[i].peers, func(p peer) bool { return p.IPBlock.CIDR == block.CIDR }) {
+				groups[i].peers = append(groups[i].peers, peer{IPBlock: &block})
+			}
 		}
 	}
 	return groups
+}
+
+// blocks are the addresses of a peer. For a name they are all public ones of the
+// families that it led to, since the next answer may be any.
+func blocks(f engine.Flow) []ipBlock {
+	if f.Peer.Name == "" {
+		return []ipBlock{{CIDR: cidr(f.Peer)}}
+	}
+	var list []ipBlock
+	for _, all := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
+		if len(f.Seen) > 0 && !slices.ContainsFunc(f.Seen, func(a netip.Addr) bool { return public(a) && all.Contains(a) }) {
+			continue
+		}
+		block := ipBlock{CIDR: all.String()}
+		for _, p := range policy.Reserved() {
+			if all.Contains(p.Addr()) {
+				block.Except = append(block.Except, p.String())
+			}
+		}
+		list = append(list, block)
+	}
+	for _, a := range f.Seen {
+		if !public(a) {
+			list = append(list, ipBlock{CIDR: netip.PrefixFrom(a, a.BitLen()).String()})
+		}
+	}
+	return list
+}
+
+func public(a netip.Addr) bool {
+	return !slices.ContainsFunc(policy.Reserved(), func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 func cidr(p engine.Peer) string {

@@ -186,8 +186,7 @@ func TestWhatItCannotSayIsNotedAndNeverWidens(t *testing.T) {
 		note  string
 		types string // that the policy is about; empty: there is none
 	}{
-		"a name":                    {[]behavior.Fact{named, fact("tcp", 80, api)}, "left out: egress api.example", "Ingress,Egress"},
-		"only names":                {[]behavior.Fact{named}, "egress is not restricted: nothing of what was seen can be expressed", "Ingress"},
+		"a name":                    {[]behavior.Fact{named, fact("tcp", 80, api)}, "every public address is allowed on its ports", "Ingress,Egress"},
 		"a ping":                    {[]behavior.Fact{fact("icmp", 0, api), fact("tcp", 80, api)}, "left out: ICMP, egress", "Ingress,Egress"},
 		"requests":                  {[]behavior.Fact{fact("tcp", 80, api), request}, "HTTP requests are not restricted", "Ingress,Egress"},
 		"names that are asked for":  {[]behavior.Fact{fact("udp", 53, api), question}, "names that are asked for are not restricted", "Ingress,Egress"},
@@ -218,9 +217,42 @@ func TestWhatItCannotSayIsNotedAndNeverWidens(t *testing.T) {
 			if got := strings.Join(doc.Spec.PolicyTypes, ","); got != tc.types {
 				t.Errorf("policy types are %q\n%s", got, out.Base)
 			}
-			if strings.Contains(string(out.Base), "203.0.113") || strings.Contains(string(out.Base), "0.0.0.0/0") {
-				t.Errorf("an address stands for a name\n%s", out.Base)
+			if strings.Contains(string(out.Base), "203.0.113") {
+				t.Errorf("an address of now stands for a name\n%s", out.Base)
 			}
 		})
+	}
+}
+
+// A name stands for any public address on its ports: what it leads to tomorrow passes,
+// and neither another port nor anything within the cluster does.
+func TestANameOpensPublicAddressesOnItsPortsAndNoOthers(t *testing.T) {
+	to := func(address string, port uint16) behavior.Fact {
+		return network(behavior.Egress, "tcp", port, behavior.Peer{Kind: behavior.PeerOutside, Name: "api.example", Address: netip.MustParseAddr(address)})
+	}
+	seen := []behavior.Fact{to("203.0.113.7", 443), to("10.20.0.9", 443)}
+	s := setOf(seen[:1])
+	s.Rules[0].Facts = behavior.Selected(behavior.Observed{Fact: seen[0]}, behavior.Observed{Fact: seen[1]})
+	s.Rules[0].Peer.Address = netip.Addr{}
+	out, err := netpol.New().Render(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := netpol.New().Parse([]engine.Object{object(t, string(out.Base))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for f, want := range map[behavior.Fact]engine.Decision{
+		seen[0]:                    engine.Allowed,
+		seen[1]:                    engine.Allowed, // private, and where the name led
+		to("198.51.100.4", 443):    engine.Allowed, // tomorrow
+		to("198.51.100.4", 80):     engine.Denied,
+		to("10.20.0.8", 443):       engine.Denied,
+		to("169.254.169.254", 443): engine.Denied,
+		to("2001:db8::1", 443):     engine.Denied, // a family that it never led to
+	} {
+		if got := j.Judge(subject(), f).Decision; got != want {
+			t.Errorf("%s: %s, want %s", f, got, want)
+		}
 	}
 }
