@@ -99,7 +99,7 @@ anything is denied, the policies are judged against a fresh observation.`,
 			f.Hidden = true
 		}
 	})
-	root.AddCommand(a.discover(), a.explain(), a.status(), a.promote(), a.rollback(), a.harden(), a.kafka(), a.uninstall(), a.versionCommand(), a.completion())
+	root.AddCommand(a.discover(), a.explain(), a.status(), a.promote(), a.rollback(), a.harden(), a.init(), a.kafka(), a.uninstall(), a.versionCommand(), a.completion())
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
 }
