@@ -108,6 +108,10 @@ bench-learn: ## Measure merging and learning from a million facts, in processor 
 bench-network: ## Measure flows to policies beside Inspektor Gadget's advisor, and Hubble's decoding; writes docs/benchmarks.md
 	go -C tests/bench/network run . -write $(CURDIR)/docs/benchmarks.md
 
+.PHONY: bench-git
+bench-git: ## Measure commits beside git's and go-git's, and plans for 2,000 policies (a quiet machine, 10 minutes)
+	go run ./tests/bench/git -rounds $(ROUNDS) -write docs/benchmarks.md
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s)
 	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' $(wildcard bpf cmd manifests pkg) | sed 's/:func / /' | while read -r file name; do \
