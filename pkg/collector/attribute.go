@@ -76,6 +76,10 @@ func (c *Collector) record(r Record) {
 	defer c.mu.Unlock()
 	n := c.spaces[r.MountNS]
 	if n != nil && c.isOther(n, r) {
+		if old := c.past[tenure{r.MountNS, r.Generation}]; old != nil {
+			c.deliverLate(old, r)
+			return
+		}
 		c.succeed(n, r.Generation)
 		n = nil
 	}
@@ -98,6 +102,15 @@ func (c *Collector) record(r Record) {
 		c.enter(n, r)
 	}
 	c.deliver(n, r)
+}
+
+// deliverLate gives a record to a namespace that has ended: it was on its way, from
+// another processor, when the first one of its successor came.
+func (c *Collector) deliverLate(old *namespace, r Record) {
+	c.deliver(old, r)
+	if old.container == nil && !old.foreign && old.waiting() > 0 && !slices.Contains(c.limbo, old) {
+		c.limbo = append(c.limbo, old)
+	}
 }
 
 // succeed ends a namespace whose number another one has got, after a last look at

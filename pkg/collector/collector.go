@@ -234,13 +234,17 @@ func (c *Collector) refresh() error {
 	return errors.Join(err, callsErr, c.adopt(calls))
 }
 
-// of picks the namespace's own sets out of those of all that had its number: the
-// latest, while no record has told which it is.
+// of picks the namespace's own sets out of those of all that had its number: none
+// of several while no record has told which it is, since the highest generation need
+// not be the latest (each processor of Linux 6.18 gives them out from its own range).
 func (n *namespace) of(sets []SyscallSet) []SyscallSet {
 	own := n.generation
-	for _, s := range sets {
+	for i, s := range sets {
+		if n.generation == 0 && i > 0 && s.Generation != own {
+			return nil
+		}
 		if n.generation == 0 {
-			own = max(own, s.Generation)
+			own = s.Generation
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(sets), func(s SyscallSet) bool { return s.Generation != own })

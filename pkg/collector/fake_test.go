@@ -56,7 +56,11 @@ func (p *fakeProbe) Counts(f func(id, count uint64, first, last time.Time)) erro
 func (p *fakeProbe) Syscalls() (map[uint32][]SyscallSet, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return maps.Clone(p.calls), p.err
+	calls := map[uint32][]SyscallSet{}
+	for ns, sets := range p.calls {
+		calls[ns] = slices.Clone(sets) // the caller's to change
+	}
+	return calls, p.err
 }
 
 func (p *fakeProbe) Lost() (probe.Losses, error) {

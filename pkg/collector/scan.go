@@ -123,10 +123,16 @@ func (c *Collector) anyGone(found map[uint32]*mountNS, now time.Time) bool {
 }
 
 // vanished tells whether a namespace has no process any more, or is another one
-// under the same number. One that is younger than a scan is given time.
+// under the same number. One that is younger than a scan is given time. Where the
+// kernel tells generations, the first record of another one does that; its place
+// says nothing, since on a busy machine a runtime takes seconds to move its process
+// into the container's group.
 func vanished(n *namespace, m *mountNS, now time.Time) bool {
 	if m == nil {
 		return len(n.pids) > 0 || now.Sub(n.since) >= 2*scanEvery
+	}
+	if n.generation != 0 {
+		return false
 	}
 	if n.container != nil {
 		return m.place.container != "" && m.place.container != n.container.info.id

@@ -30,9 +30,13 @@ func profile(container string, facts ...behavior.Fact) behavior.Profile {
 	return p
 }
 
+// accepted is a person who lets everything be learned: what is set aside is not the
+// engine's business.
+func accepted(string, behavior.Fact) policy.Decision { return policy.Accepted }
+
 func learnt(t testing.TB, profiles ...behavior.Profile) policy.Set {
 	t.Helper()
-	set, err := learn.Rules(profiles, learn.Options{})
+	set, err := learn.Rules(profiles, learn.Options{Decided: accepted})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func TestNoListOfProtocolsIsMadeOfTrafficAlone(t *testing.T) {
 				}
 				p.Add(f, e)
 			}
-			set, err := learn.Rules([]behavior.Profile{p}, learn.Options{})
+			set, err := learn.Rules([]behavior.Profile{p}, learn.Options{Decided: accepted})
 			if err != nil {
 				t.Fatal(err)
 			}
