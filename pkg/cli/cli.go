@@ -19,7 +19,7 @@ import (
 // Exit codes of every command.
 const (
 	ExitDone   = 0   // done, or nothing to do
-	ExitNotYet = 1   // promote: not yet; discover: its restart was declined; nothing was changed; uninstall: something remains
+	ExitNotYet = 1   // promote: not yet; discover: its restart was declined; nothing was changed; review: something waits; uninstall: something remains
 	ExitError  = 2   // something went wrong; the message says what
 	ExitSignal = 130 // interrupted; what was begun has been taken back
 )
@@ -99,7 +99,7 @@ anything is denied, the policies are judged against a fresh observation.`,
 			f.Hidden = true
 		}
 	})
-	root.AddCommand(a.discover(), a.explain(), a.status(), a.promote(), a.rollback(), a.harden(), a.init(), a.kafka(), a.uninstall(), a.versionCommand(), a.completion())
+	root.AddCommand(a.discover(), a.explain(), a.status(), a.reviewCommand(), a.promote(), a.rollback(), a.harden(), a.init(), a.kafka(), a.uninstall(), a.versionCommand(), a.completion())
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
 }

@@ -24,7 +24,7 @@ import (
 const namespace = "shop"
 
 // plant commits to a repository what a run on a cluster would have: "discover"
-// learns the shop, "hostile" learns a workload whose names attack whoever shows
+// learns the shop, "attack" learns it while it is attacked, "hostile" learns a workload whose names attack whoever shows
 // them, and "deny" promotes the shop.
 func plant(ctx context.Context, dir, step string) (err error) {
 	repository, err := gitops.Open(ctx, gitops.Options{URL: dir, Author: gitops.Signature{Name: "Jane Doe", Email: "jane@example.com"}})
@@ -48,6 +48,9 @@ func plant(ctx context.Context, dir, step string) (err error) {
 	var plan rollout.Plan
 	switch step {
 	case "discover":
+		plan, err = rollout.Discover(in, rollout.DiscoverOptions{})
+	case "attack":
+		in.Fresh.Add(profile("web", shelled()...))
 		plan, err = rollout.Discover(in, rollout.DiscoverOptions{})
 	case "hostile":
 		in.Fresh = behavior.Profiles{}
@@ -86,6 +89,16 @@ func shop() behavior.Profiles {
 	ps.Add(profile("api", network("/usr/bin/api", behavior.Ingress, "web"),
 		behavior.Fact{Kind: behavior.Network, Exe: "/usr/bin/api", Direction: behavior.Listen, Protocol: "tcp", Port: 8080}))
 	return ps
+}
+
+// shelled is the web service while somebody has it run a shell.
+func shelled() []behavior.Fact {
+	return []behavior.Fact{
+		{Kind: behavior.Network, Exe: "/usr/bin/web", Direction: behavior.Listen, Protocol: "tcp", Port: 80},
+		{Kind: behavior.Process, Parent: "/usr/bin/web", Path: "/usr/bin/dash"},
+		{Kind: behavior.Process, Parent: "/usr/bin/dash", Path: "/usr/bin/id"},
+		{Kind: behavior.File, Exe: "/usr/bin/id", Path: "/etc/passwd", Access: behavior.Read},
+	}
 }
 
 // hostileNames are names that a pod may give its files: they end lines and
