@@ -126,7 +126,7 @@ cluster-down: ## Stop the cluster and remove what it made
 	$(CLUSTER) down
 
 .PHONY: demo
-demo: setup build kubectl ## Learn, attack, promote and roll back a shop on a real cluster
+demo: setup build kubectl ## Learn, attack, promote and roll back a shop on a real cluster; DEMO_GITOPS=flux
 	tests/demo/run
 
 .PHONY: e2e
