@@ -131,7 +131,7 @@ demo: setup build kubectl ## Learn, attack, promote and roll back a shop on a re
 
 .PHONY: e2e
 e2e: setup build kubectl ## Test everything on a real cluster (Debian, root)
-	AUTOPOLICY_E2E=1 AUTOPOLICY_CLUSTER=1 $(GOTEST) . -count=1 -timeout=30m ./tests/e2e/... -- tests/cluster -count=1 -timeout=30m .
+	AUTOPOLICY_E2E=1 AUTOPOLICY_CLUSTER=1 $(GOTEST) . -count=1 -p=1 -timeout=30m ./tests/e2e/... ./tests/enforce/... -- tests/cluster -count=1 -timeout=30m .
 
 # Gitea is a module of its own, with its templates in the module's folder. It
 # needs cgo for sqlite; its first build takes 8 CPU-minutes.

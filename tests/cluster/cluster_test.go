@@ -74,6 +74,16 @@ func TestTheReportedVersionIsTheModules(t *testing.T) {
 	}
 }
 
+func TestCiliumSaysTheVersionThatItIsCompiledFrom(t *testing.T) {
+	data, err := os.ReadFile("cilium/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := ciliumModule + " v" + ciliumVersion + " "; !strings.Contains(string(data), want) {
+		t.Errorf("cilium/go.mod does not require %q", want)
+	}
+}
+
 func TestAToolIsCompiledAgainOnlyWhenItsSourcesChanged(t *testing.T) {
 	source := t.TempDir()
 	write := func(name, text string) {

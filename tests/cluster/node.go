@@ -15,8 +15,11 @@ import (
 
 // nodeValues fill the files of a node's programs.
 type nodeValues struct {
-	Name, IP, DNS, PKI, EtcDir, CgroupRoot, PodCIDR, PodSubnet string
+	Name, IP, DNS, PKI, EtcDir, CgroupRoot, PodCIDR, PodSubnet, CNIBin string
 }
+
+// cniPlugins is where Debian's package has them.
+const cniPlugins = "/usr/lib/cni"
 
 // node runs one node's programs in this process's mount, network and host
 // name namespaces. Where a program wants a fixed place (/run, /var/lib,
@@ -36,14 +39,22 @@ func (s *supervisor) node(ctx context.Context, n int) error {
 	if err := s.nodeNetwork(ctx, n); err != nil {
 		return err
 	}
+	files := map[string]string{"containerd.toml": "containerd.toml", "kubelet.yaml": "kubelet.yaml", "proxy.yaml": "proxy.yaml"}
+	bin := cniPlugins
+	if s.hasCilium() {
+		if err := s.ciliumMounts(name, dir); err != nil {
+			return err
+		}
+		bin = filepath.Join(dir, "cni")
+	} else {
+		files["cni.conflist"] = "net.d/10-cluster.conflist"
+	}
 	values := nodeValues{
-		Name: name, IP: s.nodeAddress(n), DNS: serviceDNS, PKI: s.pkiDir(), EtcDir: etc,
+		CNIBin: bin,
+		Name:   name, IP: s.nodeAddress(n), DNS: serviceDNS, PKI: s.pkiDir(), EtcDir: etc,
 		CgroupRoot: "/" + s.cgroup() + "/" + name, PodCIDR: s.podCIDR(), PodSubnet: s.podSubnet(n),
 	}
-	for template, path := range map[string]string{
-		"containerd.toml": "containerd.toml", "kubelet.yaml": "kubelet.yaml", "proxy.yaml": "proxy.yaml",
-		"cni.conflist": "net.d/10-cluster.conflist",
-	} {
+	for template, path := range files {
 		if err := render(template, filepath.Join(etc, path), values); err != nil {
 			return err
 		}
@@ -68,6 +79,11 @@ func (s *supervisor) nodePrograms(ctx context.Context, name, etc string, v nodeV
 	}
 	if err := s.start(name+"-proxy", filepath.Join(s.binDir(), "kube-proxy"), "--config="+filepath.Join(etc, "proxy.yaml")); err != nil {
 		return err
+	}
+	if s.hasCilium() {
+		if err := s.startCilium(ctx, name, etc); err != nil {
+			return err
+		}
 	}
 	<-ctx.Done()
 	return nil
@@ -124,15 +140,23 @@ func nodeMounts(dir string) error {
 	}
 	for _, setting := range strings.Split(shielded, "\n") {
 		key, value, _ := strings.Cut(setting, "=")
-		file := filepath.Join(dir, "etc", strings.ReplaceAll(key, "/", "."))
-		if err := os.WriteFile(file, []byte(value+"\n"), 0o644); err != nil {
+		if err := shield(dir, key, value); err != nil {
 			return err
-		}
-		if err := syscall.Mount(file, "/proc/sys/"+key, "", syscall.MS_BIND, ""); err != nil {
-			return fmt.Errorf("shield %s: %w", key, err)
 		}
 	}
 	return kernelMounts()
+}
+
+// shield puts a file with the value in the place of a setting of the machine.
+func shield(dir, key, value string) error {
+	file := filepath.Join(dir, "etc", strings.ReplaceAll(key, "/", "."))
+	if err := os.WriteFile(file, []byte(value+"\n"), 0o644); err != nil {
+		return err
+	}
+	if err := syscall.Mount(file, "/proc/sys/"+key, "", syscall.MS_BIND, ""); err != nil {
+		return fmt.Errorf("shield %s: %w", key, err)
+	}
+	return nil
 }
 
 // kernelMounts mounts what a systemd machine has and a bare one may lack. A

@@ -148,6 +148,7 @@ func (c *Cluster) writePKI(nodes int, hostServer string, now time.Time) error {
 		"controller-manager": {name: "system:kube-controller-manager"},
 		"scheduler":          {name: "system:kube-scheduler"},
 		"proxy":              {name: "system:kube-proxy"},
+		"cilium":             {name: "cilium", groups: []string{"system:masters"}},
 	}
 	for n := range nodes {
 		node := subject{name: "system:node:" + nodeName(n), groups: []string{"system:nodes"}}

@@ -50,7 +50,7 @@ func realCluster(t *testing.T) (*Cluster, Options) {
 
 func TestARealClusterRunsPodsAndLeavesNothing(t *testing.T) {
 	c, options := realCluster(t)
-	if err := Setup(t.Context(), options.Progress); err != nil {
+	if err := Setup(t.Context(), options.CNI, options.Progress); err != nil {
 		t.Fatal(err)
 	}
 	before := takeFootprint(t, c)
@@ -100,7 +100,7 @@ func TestARealClusterRunsPodsAndLeavesNothing(t *testing.T) {
 
 func TestUpThatIsInterruptedLeavesNothing(t *testing.T) {
 	c, options := realCluster(t)
-	if _, err := c.Build(t.Context(), options.Source, options.Progress); err != nil {
+	if _, err := c.Build(t.Context(), options.CNI, options.Source, options.Progress); err != nil {
 		t.Fatal(err)
 	}
 	before := takeFootprint(t, c)

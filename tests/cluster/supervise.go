@@ -95,6 +95,11 @@ func (c *Cluster) failFile() string { return filepath.Join(c.dir(), "failed") }
 // start runs a program beside the supervisor with its output in a log file,
 // and reports its end. name also names the log.
 func (s *supervisor) start(name, program string, args ...string) error {
+	return s.startWith(nil, name, program, args...)
+}
+
+// startWith is start with more in the program's environment.
+func (s *supervisor) startWith(env []string, name, program string, args ...string) error {
 	path := filepath.Join(s.LogDir(), name+".log")
 	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -103,7 +108,7 @@ func (s *supervisor) start(name, program string, args ...string) error {
 	defer log.Close()
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "HOME=/")
+	cmd.Env = append(append(os.Environ(), "HOME=/"), env...)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}

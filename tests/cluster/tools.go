@@ -22,12 +22,16 @@ import (
 
 // packages are the Debian packages that have the programs a cluster and the
 // tests on it run, by a program or file of theirs.
-func packages() [][2]string {
-	return [][2]string{
+func packages(cni string) [][2]string {
+	list := [][2]string{
 		{"containerd", "containerd"}, {"runc", "runc"}, {"containernetworking-plugins", "/usr/lib/cni/ptp"},
 		{"iptables", "iptables"}, {"nftables", "nft"}, {"conntrack", "conntrack"}, {"iproute2", "ip"},
 		{"util-linux", "nsenter"}, {"bpftool", "bpftool"}, {"busybox-static", "busybox"}, {"ca-certificates", "/etc/ssl/certs"},
 	}
+	if cni == Cilium { // its agent compiles programs for the kernel
+		list = append(list, [2]string{"clang", "clang"}, [2]string{"llvm", "llc"})
+	}
+	return list
 }
 
 // static tells whether a program needs no dynamic linker.
@@ -40,11 +44,11 @@ func static(path string) bool {
 	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
-// Setup installs the Debian packages that are missing, without questions.
-// Their progress goes to out.
-func Setup(ctx context.Context, out io.Writer) error {
+// Setup installs the Debian packages that are missing for a cluster with that CNI
+// (see Options), without questions. Their progress goes to out.
+func Setup(ctx context.Context, cni string, out io.Writer) error {
 	var missing []string
-	for _, p := range packages() {
+	for _, p := range packages(cni) {
 		path, err := findProgram(p[1])
 		// Debian's other busybox needs libraries that an image of it alone lacks.
 		if err != nil || p[0] == "busybox-static" && !static(path) {
@@ -150,9 +154,14 @@ func FindSource(from string) (string, error) {
 
 // Build compiles the cluster's programs from the sources in source where the
 // cache does not have them, and returns the folder of each by its name. Cold
-// it takes 7 to 15 minutes on two processors, for Kubernetes.
-func (c *Cluster) Build(ctx context.Context, source string, out io.Writer) (map[string]string, error) {
-	return c.buildAll(ctx, source, tools(), out)
+// it takes 7 to 15 minutes on two processors, for Kubernetes, and as much again
+// for Cilium.
+func (c *Cluster) Build(ctx context.Context, cni, source string, out io.Writer) (map[string]string, error) {
+	built, err := c.buildAll(ctx, source, tools(), out)
+	if err == nil && cni == Cilium {
+		built[Cilium], err = c.buildCilium(ctx, source, out)
+	}
+	return built, err
 }
 
 func (c *Cluster) buildAll(ctx context.Context, source string, list []tool, out io.Writer) (map[string]string, error) {
@@ -261,6 +270,11 @@ func (t tool) build(ctx context.Context, source, dir string, out io.Writer) (err
 func (c *Cluster) install(built map[string]string) error {
 	for _, name := range links() {
 		if err := os.Symlink(filepath.Join(built["kube"], "kube"), filepath.Join(c.binDir(), name)); err != nil {
+			return err
+		}
+	}
+	if dir := built[Cilium]; dir != "" {
+		if err := os.Symlink(dir, c.ciliumDir()); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,7 @@ import (
 // Options say how Up starts a cluster.
 type Options struct {
 	Nodes    int       // 1 to MaxNodes
+	CNI      string    // who connects pods: empty for plain routes without policies, or Cilium
 	Source   string    // folder of this module's sources, see FindSource
 	Progress io.Writer // lines for a person
 }
@@ -36,6 +37,9 @@ func (c *Cluster) Up(ctx context.Context, o Options) (err error) {
 	if o.Nodes < 1 || o.Nodes > MaxNodes {
 		return fmt.Errorf("start a cluster of %d nodes: 1 to %d are possible", o.Nodes, MaxNodes)
 	}
+	if o.CNI != "" && o.CNI != Cilium {
+		return fmt.Errorf("start a cluster with CNI %q: want none or %s", o.CNI, Cilium)
+	}
 	if os.Geteuid() != 0 {
 		return hinted(ErrNotRoot, "run it as root")
 	}
@@ -49,10 +53,10 @@ func (c *Cluster) Up(ctx context.Context, o Options) (err error) {
 	say := func(format string, args ...any) {
 		fmt.Fprintf(o.Progress, "%6.1fs %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
 	}
-	if err := Setup(ctx, o.Progress); err != nil {
+	if err := Setup(ctx, o.CNI, o.Progress); err != nil {
 		return err
 	}
-	built, err := c.Build(ctx, o.Source, o.Progress)
+	built, err := c.Build(ctx, o.CNI, o.Source, o.Progress)
 	if err != nil {
 		return err
 	}
@@ -83,14 +87,16 @@ func (c *Cluster) Up(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	say("the API server is ready at %s", address)
-	if err := c.watched(ctx, c.deployDNS); err != nil {
-		return err
+	steps := []func(context.Context) error{c.deployDNS,
+		func(ctx context.Context) error { return c.tellPodRanges(ctx, o.Nodes) },
+		func(ctx context.Context) error { return c.waitForNodes(ctx, o.Nodes) }}
+	if c.hasCilium() {
+		steps = append([]func(context.Context) error{c.deployCRDs}, steps...)
 	}
-	if err := c.watched(ctx, func(ctx context.Context) error { return c.waitForNodes(ctx, o.Nodes) }); err != nil {
-		return err
-	}
-	if err := c.tellPodRanges(ctx, o.Nodes); err != nil {
-		return err
+	for _, step := range steps {
+		if err := c.watched(ctx, step); err != nil {
+			return err
+		}
 	}
 	say("%d of %d nodes are ready", o.Nodes, o.Nodes)
 	if err := c.watched(ctx, c.waitForDNS); err != nil {
@@ -286,9 +292,19 @@ func (c *Cluster) waitForNodes(ctx context.Context, nodes int) error {
 	return nil
 }
 
-// tellPodRanges writes into each node what range its pods' addresses are from, as
-// a cluster's controllers or CNI do, so that programs can tell its bridge.
+// tellPodRanges writes into each node, once it is there, what range its pods'
+// addresses are from, as a cluster's controllers or CNI do, so that programs can
+// tell its bridge and Cilium can give addresses out.
 func (c *Cluster) tellPodRanges(ctx context.Context, nodes int) error {
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := poll(waiting, 200*time.Millisecond, func() (bool, error) {
+		names, err := c.Kubectl(waiting, nil, "get", "nodes", "-o", "name")
+		return strings.Count(names, "\n") == nodes, err
+	})
+	if err != nil {
+		return fmt.Errorf("wait for %d nodes: %w", nodes, err)
+	}
 	for n := range nodes {
 		subnet := c.podSubnet(n)
 		patch := fmt.Sprintf(`{"spec":{"podCIDR":%q,"podCIDRs":[%q]}}`, subnet, subnet)

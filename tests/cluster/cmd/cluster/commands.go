@@ -25,11 +25,11 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		{"up", "[--nodes=2] [--source=DIR]", "start it; wait until it is ready", up},
+		{"up", "[--nodes=2] [--cni=cilium] [--source=DIR]", "start it; wait until it is ready", up},
 		{"down", "", "stop it and remove what it made", down},
 		{"kubeconfig", "", "print the path of its kubeconfig", kubeconfig},
 		{"env", "", "print shell lines that point kubectl at it", env},
-		{"setup", "[--source=DIR]", "install and compile what up needs, and no more", setup},
+		{"setup", "[--cni=cilium] [--source=DIR]", "install and compile what up needs, and no more", setup},
 		{"load", "IMAGE.tar...", "import images into every node", load},
 		{"node", "NODE|control -- COMMAND...", "run a command in a node's namespaces", node},
 		{"image", "OUT.tar REF --binary=PATH [--add=SRC:DST] [--link=TARGET:DST] [-- ARGS]", "write an image", writeImage},
@@ -80,6 +80,10 @@ func sourceFlag(l *line) *string {
 	return l.flags.String("source", os.Getenv("AUTOPOLICY_CLUSTER_SOURCE"), "folder tests/cluster with the sources (default: found from here)")
 }
 
+func cniFlag(l *line) *string {
+	return l.flags.String("cni", "", "who connects pods: cilium, which enforces network policies (default: plain routes, which enforce none)")
+}
+
 func findSource(named string) (string, error) {
 	if named != "" {
 		return named, nil
@@ -90,6 +94,7 @@ func findSource(named string) (string, error) {
 func up(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	l := newLine("up", stderr)
 	nodes := l.flags.Int("nodes", 2, "number of nodes")
+	cni := cniFlag(l)
 	source := sourceFlag(l)
 	if err := l.parse(args, 0, 0); err != nil {
 		return err
@@ -102,7 +107,7 @@ func up(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := c.Up(ctx, cluster.Options{Nodes: *nodes, Source: dir, Progress: stderr}); err != nil {
+	if err := c.Up(ctx, cluster.Options{Nodes: *nodes, CNI: *cni, Source: dir, Progress: stderr}); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(stdout, c.Kubeconfig())
@@ -111,6 +116,7 @@ func up(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 func setup(ctx context.Context, args []string, _, stderr io.Writer) error {
 	l := newLine("setup", stderr)
+	cni := cniFlag(l)
 	source := sourceFlag(l)
 	if err := l.parse(args, 0, 0); err != nil {
 		return err
@@ -123,10 +129,10 @@ func setup(ctx context.Context, args []string, _, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := cluster.Setup(ctx, stderr); err != nil {
+	if err := cluster.Setup(ctx, *cni, stderr); err != nil {
 		return err
 	}
-	_, err = c.Build(ctx, dir, stderr)
+	_, err = c.Build(ctx, *cni, dir, stderr)
 	return err
 }
 
