@@ -253,7 +253,7 @@ func (a *app) show(plan rollout.Plan, wide bool) error {
 		}
 	}
 	missed.print(a.Out, "coverage")
-	podSecurityOf(coverages(plan)).print(a.Out)
+	podSecurityOf(coverages(plan)).print(a.Out, wide)
 	for _, w := range plan.Summary {
 		if w.Weak > 0 {
 			fmt.Fprintf(a.Out, "weak: %s: the evidence for %s is thin (kubectl autopolicy explain says why)\n", w.Workload, number(w.Weak, "rule"))

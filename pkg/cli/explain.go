@@ -192,7 +192,7 @@ func (o *explainOptions) print(x rollout.Explanation) error {
 	if weak := slices.DeleteFunc(slices.Clone(all.Rules), func(r ruleReport) bool { return r.Weak == "" }); len(weak) > 0 {
 		fmt.Fprintf(o.Out, "weak: the evidence for %s is thin (-o wide says why)\n", number(len(weak), "rule"))
 	}
-	all.PodSecurity.print(o.Out)
+	all.PodSecurity.print(o.Out, o.output.format == "wide")
 	for _, n := range all.Notes {
 		fmt.Fprintln(o.Out, "note: "+printable(n))
 	}

@@ -49,16 +49,26 @@ func podSecurityOf(workloads map[string][]behavior.Coverage) *podSecurity {
 	return &p
 }
 
-// print shows the level, and below it what stands in the way of the next.
-func (p *podSecurity) print(w io.Writer) {
+// print shows the level and, where that is wanted, what stands in the way of the
+// next: four lines a container as a rule.
+func (p *podSecurity) print(w io.Writer, wide bool) {
 	if p == nil {
 		return
 	}
 	text := fmt.Sprintf("pod security: pods like those observed could live with level %s", p.Level)
 	if i := slices.Index(podsecurity.Levels(), p.Level) + 1; i < len(podsecurity.Levels()) {
-		text += fmt.Sprintf("; in the way of %s:", podsecurity.Levels()[i])
+		count := 0
+		for _, list := range p.Obstacles {
+			count += len(list)
+		}
+		if text += fmt.Sprintf("; in the way of %s:", podsecurity.Levels()[i]); !wide {
+			text += " " + number(count, "thing") + " (shown with -o wide)"
+		}
 	}
 	fmt.Fprintln(w, text)
+	if !wide {
+		return
+	}
 	var all gathered
 	for _, name := range slices.Sorted(maps.Keys(p.Obstacles)) {
 		for _, o := range p.Obstacles[name] {

@@ -17,7 +17,7 @@ func TestThePodSecurityOfANamespaceIsThatOfItsLeastWorkload(t *testing.T) {
 	plain := behavior.PodSpec{Containers: []behavior.ContainerSpec{{Name: "web"}}}
 	host := behavior.PodSpec{HostNetwork: true, Containers: []behavior.ContainerSpec{{Name: "web"}}}
 	var b strings.Builder
-	podSecurityOf(map[string][]behavior.Coverage{"deployment/web": with(plain), "deployment/node": with(host), "job/old": {{}}}).print(&b)
+	podSecurityOf(map[string][]behavior.Coverage{"deployment/web": with(plain), "deployment/node": with(host), "job/old": {{}}}).print(&b, true)
 	const want = `pod security: pods like those observed could live with level privileged; in the way of baseline:
 pod security: deployment/node: host namespaces (hostNetwork=true)
 pod security: job/old: its pods' specification is not known

@@ -66,7 +66,7 @@ func (r statusReport) print(w io.Writer, wide bool, curve []rune) error {
 		return err
 	}
 	r.printBelow(w, wide)
-	r.PodSecurity.print(w)
+	r.PodSecurity.print(w, wide)
 	return nil
 }
 
