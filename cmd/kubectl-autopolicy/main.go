@@ -9,7 +9,6 @@ import (
 	"syscall"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/cli"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
 // version is set by the linker.
@@ -18,9 +17,11 @@ var version = "dev"
 func main() {
 	// A terminal that is closed and a pipe that nobody reads any more end a command
 	// as Ctrl-C does: what it began is taken back.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
-	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
-	code := cli.Run(ctx, os.Args[0], os.Args[1:], streams, version)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, cancel := context.WithCancel(ctx)
+	code := cli.Run(ctx, os.Args[0], os.Args[1:], cli.Streams(cancel), version)
+	cancel()
 	stop()
 	os.Exit(code)
 }

@@ -30,7 +30,7 @@ func (a *app) progress() *progress {
 
 // isTerminal tells whether w is one that takes escape sequences.
 func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := w.(interface{ Fd() uintptr })
 	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
 }
 

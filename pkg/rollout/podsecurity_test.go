@@ -239,3 +239,23 @@ func TestAPatchThatAPersonEditedIsKept(t *testing.T) {
 		t.Errorf("a patch that is no YAML: %v", err)
 	}
 }
+
+// What lies in the Component is a workload's own as well, and no drift of its folder.
+func TestTheComponentIsNoDriftUntilSomebodyEditsIt(t *testing.T) {
+	plan, err := rollout.Discover(hardInput(nil, specified(profile("web"), nil)), rollout.DiscoverOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const patch = "components/hardening/deployment-web/deny.yaml"
+	if plan.Files[patch] == nil {
+		t.Fatalf("no %s", patch)
+	}
+	tree := overlay.Tree{}.With(plan.Files)
+	if drift, err := rollout.Drift(hardInput(tree)); err != nil || len(drift) > 0 {
+		t.Errorf("drift of nothing: %q, %v", drift, err)
+	}
+	drift, err := rollout.Drift(hardInput(tree.With(map[string][]byte{patch: []byte("# mine\n")})))
+	if err != nil || len(drift) != 1 || drift[0] != patch+" was edited in git by hand" {
+		t.Errorf("drift %q, %v", drift, err)
+	}
+}

@@ -207,21 +207,18 @@ func Drift(in Input) ([]string, error) {
 	files := in.Tree.Index()
 	for _, s := range rec.Workloads {
 		folder := overlay.Folder(s.Slug)
-		seen := map[string]bool{}
 		for _, p := range files.Below(folder) {
-			file := strings.TrimPrefix(p, folder+"/")
-			seen[file] = true
-			switch recorded, known := s.Files[file]; {
-			case file == evidenceName:
-			case !known:
+			if file := strings.TrimPrefix(p, folder+"/"); file != evidenceName && s.Files[file] == "" {
 				list = append(list, p+" was added to git by hand")
-			case digest(in.Tree[p]) != recorded:
-				list = append(list, p+" was edited in git by hand")
 			}
 		}
 		for _, file := range slices.Sorted(maps.Keys(s.Files)) {
-			if !seen[file] {
-				list = append(list, folder+"/"+file+" was deleted in git by hand")
+			p := where(s.Slug, file)
+			switch data, exists := in.Tree[p]; {
+			case !exists:
+				list = append(list, p+" was deleted in git by hand")
+			case digest(data) != s.Files[file]:
+				list = append(list, p+" was edited in git by hand")
 			}
 		}
 	}

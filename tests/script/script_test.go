@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/autopolicy/kubectl-autopolicy/pkg/cli"
 )
@@ -26,9 +25,11 @@ var update = flag.Bool("update", false, "write docs/commands.md and the scripts'
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){program: func() {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
-		streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
-		code := cli.Run(ctx, os.Args[0], os.Args[1:], streams, "v1.2.3")
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		signal.Ignore(syscall.SIGPIPE)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		code := cli.Run(ctx, os.Args[0], os.Args[1:], cli.Streams(cancel), "v1.2.3")
 		stop()
 		os.Exit(code)
 	}})
