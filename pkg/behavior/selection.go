@@ -91,7 +91,7 @@ func (s Selection) Count() uint64 {
 
 // ordered sorts numbers of facts in the order of Compare.
 func (f Facts) ordered(at []int32) []int32 {
-	slices.SortFunc(at, func(a, b int32) int { return f.compare(a, b) })
+	slices.SortFunc(at, f.compare)
 	return at
 }
 

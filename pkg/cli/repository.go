@@ -45,7 +45,7 @@ func (a *app) openFor(ctx context.Context, f repositoryFlags, namespace string, 
 			return nil, errors.Join(fmt.Errorf("prepare the pull request: %w", err), repository.Close())
 		}
 	}
-	if write && err == nil {
+	if write {
 		err = repository.Check(ctx, o.dir)
 	}
 	if err == nil {

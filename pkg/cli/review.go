@@ -211,7 +211,7 @@ func (o *reviewOptions) filed(namespace string) ([]rollout.Decision, error) {
 	}
 	// More than a person decides about, and less than fills a memory.
 	const most = 16 << 20
-	in := io.Reader(o.In)
+	in := o.In
 	if o.file != "-" {
 		file, err := os.Open(o.file)
 		if err != nil {

@@ -62,12 +62,12 @@ func templateFiles(ctx context.Context, source string) (map[string][]byte, error
 		return readFolder(source)
 	}
 	scheme, rest, isURL := strings.Cut(source, "://")
-	dir := ""
+	if !isURL {
+		rest = source
+	}
+	rest, dir, _ := strings.Cut(rest, "//")
 	if isURL {
-		rest, dir, _ = strings.Cut(rest, "//")
 		rest = scheme + "://" + rest
-	} else {
-		rest, dir, _ = strings.Cut(source, "//")
 	}
 	r, err := gitops.Open(ctx, gitops.Options{URL: rest})
 	if err != nil {

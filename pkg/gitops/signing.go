@@ -50,6 +50,7 @@ type SigningError struct {
 
 func (e *SigningError) Error() string { return "sign the commit: " + e.Reason }
 
+// Hint says what a person can do about it.
 func (e *SigningError) Hint() string {
 	return cmp.Or(e.Advice, "name a key file with --signing-key, or leave the signature out with --signing-key="+NoSigning)
 }

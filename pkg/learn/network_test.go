@@ -126,7 +126,7 @@ func request(method, host, path string) behavior.Fact {
 
 func TestPathsAreTemplatedOnEvidence(t *testing.T) {
 	uuid := "%08x-0000-4000-8000-000000000000"
-	paths := func(format string, n int) []string { return names(format, n) }
+	paths := names
 	for _, tt := range []struct {
 		name  string
 		paths []string

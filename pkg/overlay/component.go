@@ -263,10 +263,10 @@ func bare(v any) any {
 	case map[string]any:
 		kept := map[string]any{}
 		for key, field := range v {
-			switch {
-			case key == "apiVersion" || key == "kind" || key == "name":
+			switch key {
+			case "apiVersion", "kind", "name":
 				kept[key] = field
-			case key == "securityContext" || key == "volumeMounts" || key == "volumes":
+			case "securityContext", "volumeMounts", "volumes":
 			default:
 				kept[key] = bare(field)
 			}

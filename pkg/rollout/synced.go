@@ -206,21 +206,24 @@ func Drift(in Input) ([]string, error) {
 	}
 	files := in.Tree.Index()
 	for _, s := range rec.Workloads {
+		var found []string
 		folder := overlay.Folder(s.Slug)
 		for _, p := range files.Below(folder) {
 			if file := strings.TrimPrefix(p, folder+"/"); file != evidenceName && s.Files[file] == "" {
-				list = append(list, p+" was added to git by hand")
+				found = append(found, p+" was added to git by hand")
 			}
 		}
 		for _, file := range slices.Sorted(maps.Keys(s.Files)) {
 			p := where(s.Slug, file)
 			switch data, exists := in.Tree[p]; {
 			case !exists:
-				list = append(list, p+" was deleted in git by hand")
+				found = append(found, p+" was deleted in git by hand")
 			case digest(data) != s.Files[file]:
-				list = append(list, p+" was edited in git by hand")
+				found = append(found, p+" was edited in git by hand")
 			}
 		}
+		slices.Sort(found)
+		list = append(list, found...)
 	}
 	return list, nil
 }

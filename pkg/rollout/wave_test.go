@@ -88,7 +88,8 @@ func TestTheScheduleCountsFromWhenTheClusterRunsTheStage(t *testing.T) {
 	in.Tree = promote(t, input(tree, profile("web"), profile("api")))
 	ask("", 0)
 	for _, bad := range []string{"- {to: deny}", "- {to: audit, after: 1h}", "- {to: deny, after: 1h, at: 2031-01-01T00:00:00Z}", "- {to: deny, after: soon}", "- {to: deny, after: 1h, workloads: [x]}"} {
-		in.Tree = tree.With(map[string][]byte{"rollout.yaml": append(tree["rollout.yaml"][:bytes.Index(tree["rollout.yaml"], []byte("schedule:"))], "schedule:\n"+bad+"\n"...)})
+		before, _, _ := bytes.Cut(tree["rollout.yaml"], []byte("schedule:"))
+		in.Tree = tree.With(map[string][]byte{"rollout.yaml": append(slices.Clone(before), "schedule:\n"+bad+"\n"...)})
 		var invalid *overlay.InvalidError
 		if _, err := rollout.Schedule(in); !errors.As(err, &invalid) {
 			t.Errorf("%s gives %v", bad, err)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"path"
 	"slices"
 	"strings"
@@ -247,7 +248,7 @@ func (r *remote) connect(port uint16, ip [4]byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err = r.do(unix.SYS_CONNECT, fd, r.address(port, ip), 16); err == unix.EINPROGRESS || err == unix.ENETUNREACH {
+	if _, err = r.do(unix.SYS_CONNECT, fd, r.address(port, ip), 16); errors.Is(err, unix.EINPROGRESS) || errors.Is(err, unix.ENETUNREACH) {
 		err = nil
 	}
 	return err

@@ -74,9 +74,6 @@ func client(script string) step {
 	}}
 }
 
-// clientFails is for what the service has to refuse.
-func clientFails(script string) step { return client("if " + script + "; then exit 1; fi") }
-
 func (s *scene) env() []string {
 	var all []string
 	for _, p := range s.pods {
@@ -196,7 +193,7 @@ func (s *scene) ready(ctx context.Context, p *pod) error {
 		return last == nil, nil
 	})
 	if err != nil {
-		return fmt.Errorf("start %s: %w: %v: %s", p.name, err, last, p.said())
+		return fmt.Errorf("start %s: %w: %w: %s", p.name, err, last, p.said())
 	}
 	if len(s.program.probe) > 0 {
 		if _, err := p.exec(ctx, s.program.probe...); err != nil {

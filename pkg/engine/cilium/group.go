@@ -42,10 +42,10 @@ func (e *Engine) group(flows []engine.Flow) []group {
 		}
 		g.mutual = e.options.MutualAuth && f.Peer.Kind == behavior.PeerWorkload && len(f.DNS) == 0
 		for _, p := range f.Ports {
-			switch {
-			case p.Protocol == "icmp":
+			switch p.Protocol {
+			case "icmp":
 				g.echo = append(g.echo, "IPv4")
-			case p.Protocol == "icmpv6":
+			case "icmpv6":
 				g.echo = append(g.echo, "IPv6")
 			default:
 				g.ports = append(g.ports, p)

@@ -16,6 +16,7 @@ func (e *UnknownError) Error() string {
 	return "no forge is known for " + escape(e.Host)
 }
 
+// Hint says what a person can do about it.
 func (e *UnknownError) Hint() string {
 	return "name it with --forge (bitbucket, gitea, github or gitlab), or push without a pull request with --push"
 }
@@ -42,6 +43,7 @@ func (e *TokenError) Error() string {
 	return withWords(s, e.Words)
 }
 
+// Hint says what a person can do about it.
 func (e *TokenError) Hint() string {
 	where := e.Kind.Variable() + " or AUTOPOLICY_TOKEN"
 	switch {
@@ -68,6 +70,7 @@ func (e *RateError) Error() string {
 	return withWords(s, e.Words)
 }
 
+// Hint says what a person can do about it.
 func (e *RateError) Hint() string {
 	if e.Until.IsZero() {
 		return "run the command again later: it goes on where it stopped"
@@ -86,6 +89,7 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("%s has no %s", escape(e.Host), escape(e.Path))
 }
 
+// Hint says what a person can do about it.
 func (e *NotFoundError) Hint() string {
 	return "check the URL; a forge also answers like this when the token in " + e.Kind.Variable() + " may not see the repository"
 }
@@ -101,6 +105,7 @@ func (e *RefusedError) Error() string {
 	return withWords(fmt.Sprintf("%s answered %d", escape(e.Host), e.Status), e.Words)
 }
 
+// Hint says what a person can do about it.
 func (e *RefusedError) Hint() string {
 	if e.Status >= 500 {
 		return "the forge is in trouble: run the command again later"
@@ -120,6 +125,7 @@ func (e *NetworkError) Error() string {
 
 func (e *NetworkError) Unwrap() error { return e.Err }
 
+// Hint says what a person can do about it.
 func (e *NetworkError) Hint() string {
 	if strings.Contains(e.Err.Error(), "x509:") {
 		return "add the server's authority to the system's, or name its file in SSL_CERT_FILE"

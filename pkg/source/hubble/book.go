@@ -264,7 +264,7 @@ func (b *Book) nodeStatus() error {
 	}
 	for _, name := range s.nodes {
 		n := b.nodeOf(nodeName([]byte(name)))
-		text := ""
+		var text string
 		switch s.state {
 		case nodeConnected:
 			n.connected = true

@@ -122,7 +122,7 @@ func (s *Source) Run(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if errors.Is(err, io.EOF) {
-		err = errors.New("Hubble ended the stream")
+		err = errors.New("the stream was ended by Hubble")
 	}
 	if grpcstatus.Code(err) == codes.ResourceExhausted {
 		s.tooLarge = true
@@ -261,7 +261,7 @@ func (s *Source) watchOver(ctx context.Context, client observerpb.ObserverClient
 		}
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			end(fmt.Errorf("Hubble does not answer: %w", err))
+			end(fmt.Errorf("no answer from Hubble: %w", err))
 			return
 		}
 	}

@@ -101,7 +101,7 @@ const (
 	passFailed  = "attempts that failed by themselves"
 	passSystem  = "system calls, of which KubeArmor tells a few"
 	passClosed  = "files closed"
-	passSockets = "socket calls that do not tell who with"
+	unknownPeer = "socket calls that do not tell who with"
 	passOther   = "events of other namespaces"
 )
 
@@ -274,7 +274,7 @@ func (e *event) network(f behavior.Fact) (behavior.Fact, string, string) {
 		}
 		return f, "", ""
 	}
-	return f, passSockets, ""
+	return f, unknownPeer, ""
 }
 
 func lower(s, prefix string) string {
