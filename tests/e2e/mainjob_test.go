@@ -85,7 +85,7 @@ func TestTheMainJob(t *testing.T) {
 		head := git(t, "-C", repository, "rev-parse", "main~1")
 		audit := git(t, "-C", repository, "rev-parse", "main~1:autopolicy/shop")
 		changed := strings.Fields(git(t, "-C", repository, "diff", "--name-only", head, "main"))
-		want := []string{"autopolicy/shop/kustomization.yaml", "autopolicy/shop/namespace.yaml", "autopolicy/shop/rollout.yaml"}
+		want := []string{"autopolicy/shop/components/hardening/kustomization.yaml", "autopolicy/shop/kustomization.yaml", "autopolicy/shop/namespace.yaml", "autopolicy/shop/rollout.yaml"}
 		if strings.Join(changed, " ") != strings.Join(want, " ") {
 			t.Errorf("the promotion changed %v, want %v", changed, want)
 		}
