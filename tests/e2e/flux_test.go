@@ -158,7 +158,7 @@ func TestFluxTakesTheShopToDenyAndBack(t *testing.T) {
 			for _, g := range x.Gates {
 				open[g.Gate] = g.Open
 			}
-			if !open["synced"] || open["soak"] || len(open) != 6 {
+			if !open["synced"] || open["soak"] || len(open) != 8 {
 				t.Errorf("%s: gates %v", x.Workload, open)
 			}
 		}
