@@ -51,14 +51,6 @@ type Requirement struct {
 // is known not to be there, Maybe when it is not known.
 type Lookup func(key string) (value string, known Truth)
 
-// Labels is a Lookup in labels that are all there are.
-func Labels(labels map[string]string) Lookup {
-	return func(key string) (string, Truth) {
-		v, ok := labels[key]
-		return v, TruthOf(ok)
-	}
-}
-
 // StableLabels is a Lookup in the labels by which a workload's pods are told. A
 // pod may carry others, so what is missing here is not known.
 func StableLabels(labels map[string]string) Lookup {

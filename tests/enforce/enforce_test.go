@@ -127,8 +127,6 @@ type flow struct {
 	Destination      end
 	IP               struct{ Source, Destination string }
 	L4               map[string]map[string]any
-	Summary          string
-	IsReply          *bool `json:"is_reply"`
 }
 
 type end struct {
@@ -142,7 +140,7 @@ func (f flow) String() string {
 }
 
 // flows are what both nodes' Hubble saw since then.
-func (w *world) flows(t *testing.T, since time.Time) (all []flow, lines []string) {
+func (w *world) flows(t *testing.T, since time.Time) (all []flow) {
 	t.Helper()
 	for _, node := range []string{"node0", "node1"} {
 		c := w.command(w.path("cluster"), "node", "--name=enforce", node, "--", w.path("flows"), "127.0.0.1:4244", since.UTC().Format(time.RFC3339))
@@ -166,18 +164,18 @@ func (w *world) flows(t *testing.T, since time.Time) (all []flow, lines []string
 				t.Fatalf("%s lost flows: %s", node, response.LostEvents)
 			}
 			if response.Flow != nil {
-				all, lines = append(all, *response.Flow), append(lines, scan.Text())
+				all = append(all, *response.Flow)
 			}
 		}
 	}
-	return all, lines
+	return all
 }
 
 // drops are the flows of the shop that a policy dropped since then, as text, each
 // once.
 func (w *world) drops(t *testing.T, since time.Time) []string {
 	t.Helper()
-	all, _ := w.flows(t, since)
+	all := w.flows(t, since)
 	var list []string
 	for _, f := range all {
 		if f.Verdict == "DROPPED" && (f.Source.Namespace == "shop" || f.Destination.Namespace == "shop") {

@@ -133,7 +133,7 @@ func (w *world) enforce(t *testing.T, engine string) {
 		for _, workload := range []string{"deployment/web", "deployment/api", "deployment/traffic", "statefulset/store"} {
 			w.must(t, "", "kubectl", "-n", "shop", "rollout", "status", workload, "--timeout=120s")
 		}
-		deadline := time.Now().Add(minutes(t))
+		deadline := time.Now().Add(tradeFor(t))
 		for time.Now().Before(deadline) {
 			time.Sleep(10 * time.Second)
 			if out := w.must(t, "", "kubectl", "-n", "shop", "logs", "deployment/traffic", "--since=8s"); strings.TrimSpace(out) != "" {
@@ -152,7 +152,7 @@ func (w *world) enforce(t *testing.T, engine string) {
 				t.Errorf("%s was answered", a)
 				continue
 			}
-			all, _ := w.flows(t, since)
+			all := w.flows(t, since)
 			denied := 0
 			for _, f := range all {
 				if f.Verdict == "DROPPED" && strings.HasPrefix(f.Source.PodName, a.from) && f.DropReasonDesc == "POLICY_DENIED" {
@@ -166,9 +166,9 @@ func (w *world) enforce(t *testing.T, engine string) {
 	})
 }
 
-// minutes is how long the shop trades under deny; AUTOPOLICY_ENFORCE_FOR says
+// tradeFor is how long the shop trades under deny; AUTOPOLICY_ENFORCE_FOR says
 // otherwise.
-func minutes(t *testing.T) time.Duration {
+func tradeFor(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("AUTOPOLICY_ENFORCE_FOR")
 	if text == "" {
